@@ -1,0 +1,19 @@
+// Conversions between R lists and the core's types.
+#pragma once
+
+#include <RcppArmadillo/Lighter>
+
+#include "regression/least_squares.h"
+#include "regression/parameters.h"
+
+namespace bind {
+
+cosmoe::ModelSpec as_model(const Rcpp::List& model);
+// Points into the R matrices; they must outlive the result.
+cosmoe::Rows as_rows(const Rcpp::List& rows);
+cosmoe::Parameters as_parameters(const Rcpp::List& par);
+cosmoe::RouterSpec as_router(const Rcpp::List& router);
+// Asks R whether the user pressed Ctrl-C, without letting R jump out of C++ frames.
+cosmoe::Hooks interrupt_hooks();
+
+}  // namespace bind

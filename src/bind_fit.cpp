@@ -1,0 +1,93 @@
+#include "bind_convert.h"
+
+namespace {
+
+const char* status_name(cosmoe::Status status) {
+    switch (status) {
+        case cosmoe::Status::converged: return "converged";
+        case cosmoe::Status::max_passes: return "max_passes";
+        case cosmoe::Status::interrupted: return "interrupted";
+        default: return "stalled";
+    }
+}
+
+cosmoe::FitSettings as_settings(const Rcpp::List& control) {
+    cosmoe::FitSettings settings;
+    settings.optimizer = Rcpp::as<std::string>(control["optimizer"]);
+    settings.max_passes = Rcpp::as<int>(control["max_passes"]);
+    settings.tolerance = Rcpp::as<double>(control["tolerance"]);
+    settings.threads = static_cast<std::size_t>(Rcpp::as<int>(control["threads"]));
+    if (settings.optimizer == "sgd") {
+        settings.learning_rate = Rcpp::as<double>(control["learning_rate"]);
+        settings.batch_size = static_cast<std::size_t>(Rcpp::as<int>(control["batch_size"]));
+        const Rcpp::List order = control["order"];
+        for (const Rcpp::IntegerVector epoch : order) {
+            std::vector<std::size_t> rows;
+            for (const int row : epoch) rows.push_back(static_cast<std::size_t>(row - 1));
+            settings.order.push_back(std::move(rows));
+        }
+    }
+    return settings;
+}
+
+Rcpp::List wrap_parameters(const cosmoe::Parameters& par) {
+    return Rcpp::List::create(Rcpp::Named("u") = par.u,
+                              Rcpp::Named("b") = Rcpp::NumericVector(par.b.begin(), par.b.end()),
+                              Rcpp::Named("eta") = par.eta);
+}
+
+}  // namespace
+
+// [[Rcpp::export]]
+Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& start, const Rcpp::List& control) {
+    const cosmoe::Rows data = bind::as_rows(rows);
+    const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
+    const cosmoe::Hooks hooks = bind::interrupt_hooks();
+    const cosmoe::Fit fit = cosmoe::fit_least_squares(built, data, cosmoe::pack(built.layout, bind::as_parameters(start)),
+                                                      as_settings(control), hooks);
+    Rcpp::List out = wrap_parameters(cosmoe::unpack(built.layout, fit.theta));
+    const cosmoe::Certificate& c = fit.certificate;
+    Rcpp::IntegerVector active(c.active.begin(), c.active.end());
+    out["objective"] = 2 * fit.value;
+    out["passes"] = fit.passes;
+    out["status"] = status_name(fit.status);
+    out["message"] = fit.message;
+    out["certificate"] = Rcpp::List::create(
+        Rcpp::Named("projected_gradient") = c.projected_gradient,
+        Rcpp::Named("predicted_decrease") = c.predicted_decrease, Rcpp::Named("active") = active,
+        Rcpp::Named("smallest_curvature") = c.smallest_curvature,
+        Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
+        Rcpp::Named("gauge") = static_cast<int>(c.gauge));
+    out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
+    return out;
+}
+
+// [[Rcpp::export]]
+Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int order, int threads) {
+    const cosmoe::Rows data = bind::as_rows(rows);
+    const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
+    const cosmoe::Hooks hooks = bind::interrupt_hooks();
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    const cosmoe::Evaluation e =
+        pass.evaluate(cosmoe::pack(built.layout, bind::as_parameters(par)), static_cast<cosmoe::Order>(order));
+    Rcpp::List out = Rcpp::List::create(Rcpp::Named("value") = e.value);
+    if (order >= 1) out["gradient"] = Rcpp::NumericVector(e.gradient.begin(), e.gradient.end());
+    if (order >= 2) out["normal"] = e.normal;
+    if (order >= 3) out["hessian"] = e.hessian;
+    return out;
+}
+
+// [[Rcpp::export]]
+Rcpp::List core_predict(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int threads) {
+    const cosmoe::Rows data = bind::as_rows(rows);
+    const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
+    const cosmoe::Hooks hooks = bind::interrupt_hooks();
+    const int n = static_cast<int>(data.n), k = static_cast<int>(built.layout.k());
+    Rcpp::NumericVector f(n);
+    Rcpp::NumericMatrix gate(n, k), expert(n, k), logit(n, k);
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    pass.predict(cosmoe::pack(built.layout, bind::as_parameters(par)),
+                 {f.begin(), gate.begin(), expert.begin(), logit.begin()});
+    return Rcpp::List::create(Rcpp::Named("f") = f, Rcpp::Named("gate") = gate, Rcpp::Named("expert") = expert,
+                              Rcpp::Named("logit") = logit);
+}

@@ -1,0 +1,262 @@
+// Included once for each instruction set by kernels.cpp, inside a namespace of its own. COSMOE_LANES is the number of
+// doubles in a vector register. No include guard on purpose.
+
+typedef double Vec __attribute__((vector_size(8 * COSMOE_LANES), aligned(8), may_alias));
+
+static inline Vec load(const double* p) { return *reinterpret_cast<const Vec*>(p); }
+static inline void store(double* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+
+static inline double lane_sum(Vec v) {
+    double s = 0;
+    for (int l = 0; l < COSMOE_LANES; ++l) s += v[l];
+    return s;
+}
+
+template <int C>
+static inline void combine_columns(const double* a, std::size_t lda, std::size_t na, const double* coef,
+                                   std::size_t ldc, std::size_t n, double* out, std::size_t ldo) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        Vec acc[C] = {};
+        for (std::size_t j = 0; j < na; ++j) {
+            const Vec v = load(a + j * lda + r);
+            for (int c = 0; c < C; ++c) acc[c] += v * coef[j + c * ldc];
+        }
+        for (int c = 0; c < C; ++c) store(out + c * ldo + r, acc[c]);
+    }
+}
+
+void combine(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc, std::size_t nc,
+             std::size_t n, double* out, std::size_t ldo) {
+    std::size_t c = 0;
+    for (; c + 4 <= nc; c += 4) combine_columns<4>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+    for (; c < nc; ++c) combine_columns<1>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+}
+
+template <int I, int J>
+static inline void cross_tile(const double* a, std::size_t lda, const double* b, std::size_t ldb, std::size_t n,
+                              double* out, std::size_t ldo) {
+    Vec acc[I][J] = {};
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        Vec vb[J];
+        for (int j = 0; j < J; ++j) vb[j] = load(b + j * ldb + r);
+        for (int i = 0; i < I; ++i) {
+            const Vec va = load(a + i * lda + r);
+            for (int j = 0; j < J; ++j) acc[i][j] += va * vb[j];
+        }
+    }
+    for (int i = 0; i < I; ++i)
+        for (int j = 0; j < J; ++j) out[i + j * ldo] += lane_sum(acc[i][j]);
+}
+
+template <int J>
+static inline void cross_columns(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
+                                 std::size_t n, double* out, std::size_t ldo) {
+    std::size_t i = 0;
+    for (; i + 4 <= na; i += 4) cross_tile<4, J>(a + i * lda, lda, b, ldb, n, out + i, ldo);
+    for (; i < na; ++i) cross_tile<1, J>(a + i * lda, lda, b, ldb, n, out + i, ldo);
+}
+
+void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
+                   std::size_t nb, std::size_t n, double* out, std::size_t ldo) {
+    std::size_t j = 0;
+    for (; j + 3 <= nb; j += 3) cross_columns<3>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
+    for (; j < nb; ++j) cross_columns<1>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
+}
+
+void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        Vec acc = {};
+        for (std::size_t j = 0; j < na; ++j) {
+            const Vec v = load(a + j * lda + r);
+            acc += v * v;
+        }
+        store(out + r, acc);
+    }
+}
+
+void multiply(const double* a, const double* b, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(a + r) * load(b + r));
+}
+
+void multiply3(const double* a, const double* b, const double* c, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(a + r) * load(b + r) * load(c + r));
+}
+
+// exp(x) - 1 as 2^m (1 + q) - 1, with m = round(x / log 2) read off the bits of a shifted sum and q the Taylor
+// polynomial of expm1 on |r| <= log(2)/2 (degree 13: remainder below 5e-18). *power receives 2^m and *q its q.
+static inline void split_exp(double x, double* power, double* q) {
+    const double shift = 6755399441055744.0;  // 1.5 * 2^52: the sum's low bits hold the rounded integer
+    x = x < -708.0 ? -708.0 : x;
+    x = x > 709.0 ? 709.0 : x;
+    const double t = x * 1.4426950408889634 + shift;
+    std::int64_t bits, shift_bits;
+    std::memcpy(&bits, &t, sizeof t);
+    std::memcpy(&shift_bits, &shift, sizeof shift);
+    const double m = t - shift;
+    const double r = (x - m * 0.693147180369123816490) - m * 1.90821492927058770002e-10;
+    double e = 1.0 / 6227020800.0;
+    e = e * r + 1.0 / 479001600.0;
+    e = e * r + 1.0 / 39916800.0;
+    e = e * r + 1.0 / 3628800.0;
+    e = e * r + 1.0 / 362880.0;
+    e = e * r + 1.0 / 40320.0;
+    e = e * r + 1.0 / 5040.0;
+    e = e * r + 1.0 / 720.0;
+    e = e * r + 1.0 / 120.0;
+    e = e * r + 1.0 / 24.0;
+    e = e * r + 1.0 / 6.0;
+    e = e * r + 0.5;
+    *q = r + r * r * e;
+    const std::int64_t exponent = (bits - shift_bits + 1023) << 52;
+    std::memcpy(power, &exponent, sizeof exponent);
+}
+
+static inline double fast_exp(double x) {
+    double power, q;
+    split_exp(x, &power, &q);
+    const double value = power + power * q;
+    return x < -708.0 ? 0.0 : value;
+}
+
+static inline double fast_expm1(double x) {
+    double power, q;
+    split_exp(x, &power, &q);
+    return (power - 1.0) + power * q;
+}
+
+void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p) {
+    double top[lane_multiple], sum[lane_multiple];
+    const double lowest = -std::numeric_limits<double>::infinity();
+    for (std::size_t r = 0; r < n; r += lane_multiple) {
+        for (std::size_t l = 0; l < lane_multiple; ++l) top[l] = lowest, sum[l] = 0;
+        for (std::size_t c = 0; c < k; ++c) {
+            const double* v = logit + c * ld + r;
+            for (std::size_t l = 0; l < lane_multiple; ++l) {
+                const double candidate = mask && mask[c * ld + r + l] == 0 ? lowest : v[l];
+                top[l] = candidate > top[l] ? candidate : top[l];
+            }
+        }
+        for (std::size_t c = 0; c < k; ++c) {
+            const double* v = logit + c * ld + r;
+            double* out = p + c * ld + r;
+            for (std::size_t l = 0; l < lane_multiple; ++l) {
+                double e = fast_exp(v[l] - top[l]);
+                if (mask) e = mask[c * ld + r + l] == 0 ? 0.0 : e;
+                out[l] = e;
+                sum[l] += e;
+            }
+        }
+        for (std::size_t l = 0; l < lane_multiple; ++l) sum[l] = 1.0 / sum[l];
+        for (std::size_t c = 0; c < k; ++c) {
+            double* out = p + c * ld + r;
+            for (std::size_t l = 0; l < lane_multiple; ++l) out[l] *= sum[l];
+        }
+    }
+}
+
+// Standard normal distribution function and density by W. J. Cody's rational approximations (Math. Comp. 23, 1969),
+// all three ranges computed and selected, so that the loop stays free of branches.
+static inline void normal_cdf(double x, double* cdf, double* density) {
+    const double y = x < 0 ? -x : x;
+    const double ysq = y * y;
+    const double gauss = fast_exp(-0.5 * ysq);
+
+    double num = 0.065682337918207449113 * ysq, den = ysq;
+    num = (num + 2.2352520354606839287) * ysq, den = (den + 47.20258190468824187) * ysq;
+    num = (num + 161.02823106855587881) * ysq, den = (den + 976.09855173777669322) * ysq;
+    num = (num + 1067.6894854603709582) * ysq, den = (den + 10260.932208618978205) * ysq;
+    const double centre = x * (num + 18154.981253343561249) / (den + 45507.789335026729956);
+
+    num = 1.0765576773720192317e-8 * y, den = y;
+    num = (num + 0.39894151208813466764) * y, den = (den + 22.266688044328115691) * y;
+    num = (num + 8.8831497943883759412) * y, den = (den + 235.38790178262499861) * y;
+    num = (num + 93.506656132177855979) * y, den = (den + 1519.377599407554805) * y;
+    num = (num + 597.27027639480026226) * y, den = (den + 6485.558298266760755) * y;
+    num = (num + 2494.5375852903726711) * y, den = (den + 18615.571640885098091) * y;
+    num = (num + 6848.1904505362823326) * y, den = (den + 34900.952721145977266) * y;
+    num = (num + 11602.651437647350124) * y, den = (den + 38912.003286093271411) * y;
+    const double shoulder = gauss * (num + 9842.7148383839780218) / (den + 19685.429676859990727);
+
+    const double z = 1.0 / (ysq > 1.0 ? ysq : 1.0);
+    num = 0.02307344176494017303 * z, den = z;
+    num = (num + 0.21589853405795699) * z, den = (den + 1.28426009614491121) * z;
+    num = (num + 0.1274011611602473639) * z, den = (den + 0.468238212480865118) * z;
+    num = (num + 0.022235277870649807) * z, den = (den + 0.0659881378689285515) * z;
+    num = (num + 0.001421619193227893466) * z, den = (den + 0.00378239633202758244) * z;
+    const double series = z * (num + 2.9112874951168792e-5) / (den + 7.29751555083966205e-5);
+    const double tail = gauss * (0.398942280401432677939946 - series) / (y > 1.0 ? y : 1.0);
+
+    const double upper = y <= 5.656854249492380 ? shoulder : tail;
+    const double outer = x > 0 ? 1.0 - upper : upper;
+    *cdf = y <= 0.67448975 ? 0.5 + centre : outer;
+    *density = 0.398942280401432677939946 * gauss;
+}
+
+template <class Phi>
+static inline void activate_with(Phi phi, const double* __restrict s, std::size_t n, double* __restrict value,
+                                 double* __restrict first, double* __restrict second) {
+    double v, f, g;
+    if (!first) {
+        for (std::size_t i = 0; i < n; ++i) phi(s[i], v, f, g), value[i] = v;
+    } else if (!second) {
+        for (std::size_t i = 0; i < n; ++i) phi(s[i], v, f, g), value[i] = v, first[i] = f;
+    } else {
+        for (std::size_t i = 0; i < n; ++i) phi(s[i], v, f, g), value[i] = v, first[i] = f, second[i] = g;
+    }
+}
+
+static inline double fast_tanh(double x) {
+    const double e = fast_expm1(x < 0 ? 2.0 * x : -2.0 * x);  // in (-1, 0]
+    const double t = e / (e + 2.0);
+    return x < 0 ? t : -t;
+}
+
+void activate(Activation phi, const double* s, std::size_t n, double* value, double* first, double* second) {
+    switch (phi) {
+        case Activation::identity:
+            activate_with([](double x, double& v, double& f, double& g) { v = x, f = 1.0, g = 0.0; }, s, n, value,
+                          first, second);
+            break;
+        case Activation::relu:
+            activate_with(
+                [](double x, double& v, double& f, double& g) {
+                    v = x > 0 ? x : 0.0, f = x > 0 ? 1.0 : 0.0, g = 0.0;
+                },
+                s, n, value, first, second);
+            break;
+        case Activation::gelu:
+            activate_with(
+                [](double x, double& v, double& f, double& g) {
+                    double cdf, density;
+                    normal_cdf(x, &cdf, &density);
+                    v = x * cdf, f = cdf + x * density;
+                    // The density is 0 long before x^2 overflows; clamping keeps 0 * Inf out.
+                    const double c = x > 40 ? 40 : (x < -40 ? -40 : x);
+                    g = density * (2.0 - c * c);
+                },
+                s, n, value, first, second);
+            break;
+        case Activation::tanh:
+            activate_with(
+                [](double x, double& v, double& f, double& g) {
+                    v = fast_tanh(x), f = 1.0 - v * v, g = -2.0 * v * f;
+                },
+                s, n, value, first, second);
+            break;
+        case Activation::sigmoid:
+            activate_with(
+                [](double x, double& v, double& f, double& g) {
+                    v = 0.5 + 0.5 * fast_tanh(0.5 * x), f = v * (1.0 - v), g = f * (1.0 - 2.0 * v);
+                },
+                s, n, value, first, second);
+            break;
+        case Activation::softplus:
+            activate_with(
+                [](double x, double& v, double& f, double& g) {
+                    v = (x > 0 ? x : 0.0) + std::log1p(fast_exp(x > 0 ? -x : x));
+                    f = 0.5 + 0.5 * fast_tanh(0.5 * x), g = f * (1.0 - f);
+                },
+                s, n, value, first, second);
+            break;
+    }
+}

@@ -1,0 +1,16 @@
+// The softmax gate over a block of rows, dense or top-K.
+#pragma once
+
+#include <cstddef>
+
+#include "common/buffer.h"
+
+namespace cosmoe {
+
+// Scores score_k = u_k' zeta (no bias) are in `logit` on entry, n rows of k columns. On return logit = score + bias and
+// p = softmax over the chosen experts. Top-K chooses by the score alone; ties go to the lower index.
+// `mask` is scratch (same shape), untouched when dense.
+void gate_probabilities(Buffer& logit, const double* bias, std::size_t k, std::size_t n, std::size_t top_k,
+                        Buffer& mask, Buffer& p);
+
+}  // namespace cosmoe

@@ -1,0 +1,111 @@
+#include "gate/router.h"
+
+#include <cmath>
+
+#include "common/errors.h"
+
+namespace cosmoe {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+class LinearRouter final : public Router {
+  public:
+    explicit LinearRouter(const RouterSpec& spec) : scale_(spec.scale), bound_(spec.bound_gate) {}
+    bool scales_features() const override { return false; }
+    double feature_factor(double) const override { return 1; }
+    GateConstraint constraint() const override {
+        return {std::isfinite(bound_) ? ConstraintKind::ball : ConstraintKind::free, scale_ * bound_};
+    }
+    arma::mat to_gate(const arma::mat& beta) const override { return scale_ * beta; }
+    arma::mat to_beta(const arma::mat& u) const override { return u / scale_; }
+    arma::mat pull_back(const arma::mat&, const arma::mat& gradient_u) const override { return scale_ * gradient_u; }
+
+  private:
+    double scale_, bound_;
+};
+
+// Norms carry nothing: u is the direction of beta, on the sphere of radius `scale`.
+class CosineRouter final : public Router {
+  public:
+    explicit CosineRouter(const RouterSpec& spec) : scale_(spec.scale) {}
+    double feature_factor(double norm) const override { return norm > 0 ? 1 / norm : 0; }
+    GateConstraint constraint() const override { return {ConstraintKind::sphere, scale_}; }
+    arma::mat to_gate(const arma::mat& beta) const override {
+        arma::mat u(arma::size(beta), arma::fill::zeros);
+        for (arma::uword k = 0; k < beta.n_cols; ++k) {
+            const double norm = arma::norm(beta.col(k));
+            if (norm > 0) u.col(k) = scale_ * (beta.col(k) / norm);
+        }
+        return u;
+    }
+    arma::mat to_beta(const arma::mat& u) const override { return u / scale_; }
+    arma::mat pull_back(const arma::mat& beta, const arma::mat& gradient_u) const override {
+        arma::mat out(arma::size(beta), arma::fill::zeros);
+        for (arma::uword k = 0; k < beta.n_cols; ++k) {
+            const double norm = arma::norm(beta.col(k));
+            if (norm == 0) continue;
+            const arma::vec e = beta.col(k) / norm;
+            const arma::vec g = gradient_u.col(k);
+            out.col(k) = scale_ / norm * (g - arma::dot(g, e) * e);
+        }
+        return out;
+    }
+
+  private:
+    double scale_;
+};
+
+// u = s beta / (norm(beta) + tau1) maps R^d onto the open ball of radius s; its boundary is norm(beta) = infinity.
+class PerturbedCosineRouter final : public Router {
+  public:
+    explicit PerturbedCosineRouter(const RouterSpec& spec)
+        : scale_(spec.scale), tau1_(spec.tau1), tau2_(spec.tau2), bound_(spec.bound_gate) {}
+    double feature_factor(double norm) const override { return 1 / (norm + tau2_); }
+    GateConstraint constraint() const override {
+        return {ConstraintKind::ball, std::isfinite(bound_) ? scale_ * (bound_ / (bound_ + tau1_)) : scale_};
+    }
+    arma::mat to_gate(const arma::mat& beta) const override {
+        arma::mat u(arma::size(beta));
+        for (arma::uword k = 0; k < beta.n_cols; ++k) u.col(k) = scale_ * (beta.col(k) / (arma::norm(beta.col(k)) + tau1_));
+        return u;
+    }
+    arma::mat to_beta(const arma::mat& u) const override {
+        arma::mat beta(arma::size(u), arma::fill::zeros);
+        for (arma::uword k = 0; k < u.n_cols; ++k) {
+            const double norm = arma::norm(u.col(k)), slack = scale_ - norm;
+            const bool boundary = slack <= boundary_slack * scale_;
+            for (arma::uword j = 0; j < u.n_rows; ++j) {
+                if (u(j, k) == 0) continue;
+                beta(j, k) = boundary ? std::copysign(infinity, u(j, k)) : tau1_ * u(j, k) / slack;
+            }
+        }
+        return beta;
+    }
+    arma::mat pull_back(const arma::mat& beta, const arma::mat& gradient_u) const override {
+        arma::mat out(arma::size(beta));
+        for (arma::uword k = 0; k < beta.n_cols; ++k) {
+            const double norm = arma::norm(beta.col(k)), length = norm + tau1_;
+            const arma::vec g = gradient_u.col(k);
+            out.col(k) = scale_ / length * g;
+            if (norm > 0) out.col(k) -= scale_ * arma::dot(g, beta.col(k)) / (norm * length * length) * beta.col(k);
+        }
+        return out;
+    }
+
+  private:
+    // Closer to the boundary than this, norm(beta) is an accident of rounding.
+    static constexpr double boundary_slack = 1e-8;
+    double scale_, tau1_, tau2_, bound_;
+};
+
+}  // namespace
+
+std::unique_ptr<const Router> make_router(const RouterSpec& spec) {
+    if (spec.name == "linear") return std::make_unique<LinearRouter>(spec);
+    if (spec.name == "cosine") return std::make_unique<CosineRouter>(spec);
+    if (spec.name == "perturbed_cosine") return std::make_unique<PerturbedCosineRouter>(spec);
+    throw InvalidArgument("unknown router '" + spec.name + "'");
+}
+
+}  // namespace cosmoe

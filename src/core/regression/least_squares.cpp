@@ -1,0 +1,94 @@
+#include "regression/least_squares.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/errors.h"
+#include "regression/sgd.h"
+#include "solver/nlopt_solver.h"
+#include "solver/trust_region.h"
+
+namespace cosmoe {
+namespace {
+
+class LeastSquares final : public Objective {
+  public:
+    LeastSquares(const Model& model, const Pass& pass) : model_(model), pass_(pass) {}
+    arma::uword size() const override { return static_cast<arma::uword>(model_.layout.size()); }
+    Evaluation evaluate(const arma::vec& theta, Order order) override { return pass_.evaluate(theta, order); }
+
+  private:
+    const Model& model_;
+    const Pass& pass_;
+};
+
+// Directions that change no prediction: one vector added to every u_k, one number added to every b_k.
+arma::mat gauge_directions(const Layout& layout) {
+    const std::size_t k = layout.k(), dz = layout.dz();
+    arma::mat gauge(layout.size(), dz + 1, arma::fill::zeros);
+    for (std::size_t m = 0; m < k; ++m)
+        for (std::size_t j = 0; j <= dz; ++j) gauge(layout.gate(m) + j, j) = 1;
+    return gauge;
+}
+
+Settings solver_settings(const Model& model, const Rows& rows, const FitSettings& settings) {
+    Settings out;
+    out.max_passes = settings.max_passes;
+    out.tolerance = settings.tolerance;
+    double weight = 0, sum = 0, squares = 0, used = 0;
+    for (std::size_t i = 0; i < rows.n; ++i) {
+        const double w = rows.w ? rows.w[i] : 1;
+        if (w <= 0) continue;
+        weight += w, sum += w * rows.y[i], squares += w * rows.y[i] * rows.y[i], used += 1;
+    }
+    double total = 0;
+    const double mean = weight > 0 ? sum / weight : 0;
+    for (std::size_t i = 0; i < rows.n; ++i) {
+        const double w = rows.w ? rows.w[i] : 1;
+        if (w > 0) total += 0.5 * w * (rows.y[i] - mean) * (rows.y[i] - mean);
+    }
+    out.total = total > 0 ? total : 1;
+    out.response_norm = used > 0 ? std::sqrt(squares / used) : 0;
+    out.residual_df = std::max(1.0, used - identifiable_parameters(model));
+    return out;
+}
+
+}  // namespace
+
+double identifiable_parameters(const Model& model) {
+    const Layout& layout = model.layout;
+    const double k = static_cast<double>(layout.k()), d = static_cast<double>(layout.dz());
+    const double contrasts = (k - 1) * d;
+    const bool spheres = model.router->constraint().kind == ConstraintKind::sphere;
+    const double gates = spheres && k > 1 ? std::min(k * (d - 1), contrasts) : contrasts;
+    return gates + (k - 1) + k * static_cast<double>(layout.q());
+}
+
+Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& start, const FitSettings& settings,
+                      const Hooks& hooks) {
+    const Pass pass(model, rows, settings.threads, hooks);
+    LeastSquares objective(model, pass);
+    const Settings solver = solver_settings(model, rows, settings);
+    Fit fit;
+    SolverResult& result = fit;
+    if (settings.optimizer == "newton")
+        result = minimise_trust_region(objective, model.constraints, start, solver, hooks);
+    else if (settings.optimizer == "sgd")
+        result = minimise_sgd(model, pass, start, settings, hooks);
+    else
+        result = minimise_nlopt(objective, model.constraints, start, settings.optimizer, solver, hooks);
+
+    // The evidence is computed without hooks: after an interrupt it is one more pass.
+    const Hooks none;
+    const Pass quiet(model, rows, settings.threads, none);
+    const Evaluation at = quiet.evaluate(fit.theta, Order::hessian);
+    fit.value = at.value;
+    if (std::isfinite(at.value) && at.hessian.is_finite())
+        fit.certificate = certify(at, fit.theta, model.constraints, gauge_directions(model.layout), solver);
+    if (settings.optimizer != "newton" && fit.status != Status::interrupted &&
+        fit.certificate.predicted_decrease <= std::sqrt(settings.tolerance))
+        fit.status = Status::converged;
+    return fit;
+}
+
+}  // namespace cosmoe

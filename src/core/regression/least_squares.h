@@ -1,0 +1,30 @@
+// Least squares: from a start to a solution with its certificate.
+#pragma once
+
+#include "regression/pass.h"
+#include "solver/certificate.h"
+
+namespace cosmoe {
+
+struct FitSettings {
+    std::string optimizer = "newton";  // or slsqp, lbfgs, ccsaq, bobyqa, sgd
+    int max_passes = 500;
+    double tolerance = 1e-8;
+    std::size_t threads = 1;
+    // Stochastic gradient descent, the paper's protocol. `order` holds a permutation of the rows an epoch.
+    double learning_rate = 0.1;
+    std::size_t batch_size = 32;
+    std::vector<std::vector<std::size_t>> order;
+};
+
+struct Fit : SolverResult {  // value is sum w (y - f)^2 / 2
+    Certificate certificate;
+};
+
+Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& start, const FitSettings& settings,
+                      const Hooks& hooks);
+
+// The number of parameters that can be told apart: without the gauge, and without norms on spheres.
+double identifiable_parameters(const Model& model);
+
+}  // namespace cosmoe

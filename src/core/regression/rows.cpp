@@ -1,0 +1,62 @@
+#include "regression/rows.h"
+
+#include <cmath>
+
+#include "common/kernels.h"
+
+namespace cosmoe {
+namespace {
+
+void load_column(const double* column, double center, double scale, std::size_t first, std::size_t count,
+                 std::size_t padded, const std::size_t* index, double* out) {
+    const double factor = 1 / scale;
+    if (index)
+        for (std::size_t i = 0; i < count; ++i) out[i] = (column[index[first + i]] - center) * factor;
+    else
+        for (std::size_t i = 0; i < count; ++i) out[i] = (column[first + i] - center) * factor;
+    std::fill(out + count, out + padded, 0.0);
+}
+
+// The norm of one row where the plain sum of squares over- or underflows.
+double safe_norm(const Buffer& z, std::size_t d, std::size_t row) {
+    double top = 0, sum = 0;
+    for (std::size_t j = 0; j < d; ++j) top = std::max(top, std::abs(z.col(j)[row]));
+    if (top == 0 || !std::isfinite(top)) return top;
+    for (std::size_t j = 0; j < d; ++j) sum += (z.col(j)[row] / top) * (z.col(j)[row] / top);
+    return top * std::sqrt(sum);
+}
+
+void scale_features(const Router& router, std::size_t d, std::size_t count, std::size_t padded, Buffer& z) {
+    double* factor = z.col(d);  // the column of ones, filled later
+    kernel::row_sum_of_squares(z.col(0), z.rows(), d, padded, factor);
+    for (std::size_t i = 0; i < count; ++i) {
+        const bool plain = factor[i] > 1e-280 && factor[i] < 1e280;
+        factor[i] = router.feature_factor(plain ? std::sqrt(factor[i]) : safe_norm(z, d, i));
+    }
+    for (std::size_t j = 0; j < d; ++j) kernel::multiply(z.col(j), factor, padded, z.col(j));
+}
+
+void load_columns(const double* data, std::size_t n, std::size_t d, const arma::vec& center, const arma::vec& scale,
+                  std::size_t first, std::size_t count, std::size_t padded, const std::size_t* index, Buffer& out) {
+    for (std::size_t j = 0; j < d; ++j)
+        load_column(data + j * n, center.is_empty() ? 0 : center[j], scale.is_empty() ? 1 : scale[j], first, count,
+                    padded, index, out.col(j));
+}
+
+void fill_ones(std::size_t count, std::size_t padded, double* column) {
+    std::fill(column, column + count, 1.0);
+    std::fill(column + count, column + padded, 0.0);
+}
+
+}  // namespace
+
+void load_block(const Rows& rows, const Router& router, std::size_t first, std::size_t count, std::size_t padded,
+                const std::size_t* index, Buffer& x, Buffer& zeta) {
+    load_columns(rows.x, rows.n, rows.dx, rows.x_center, rows.x_scale, first, count, padded, index, x);
+    load_columns(rows.z, rows.n, rows.dz, rows.z_center, rows.z_scale, first, count, padded, index, zeta);
+    if (router.scales_features()) scale_features(router, rows.dz, count, padded, zeta);
+    fill_ones(count, padded, x.col(rows.dx));
+    fill_ones(count, padded, zeta.col(rows.dz));
+}
+
+}  // namespace cosmoe

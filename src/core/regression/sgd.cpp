@@ -1,0 +1,69 @@
+#include "regression/sgd.h"
+
+#include <cmath>
+
+#include "common/errors.h"
+#include "solver/geometry.h"
+
+namespace cosmoe {
+namespace {
+
+arma::mat gates(const Layout& layout, const arma::vec& theta) {
+    arma::mat u(layout.dz(), layout.k());
+    for (std::size_t m = 0; m < layout.k(); ++m)
+        for (std::size_t j = 0; j < layout.dz(); ++j) u(j, m) = theta[layout.gate(m) + j];
+    return u;
+}
+
+void set_gates(const Layout& layout, const arma::mat& u, arma::vec& theta) {
+    for (std::size_t m = 0; m < layout.k(); ++m)
+        for (std::size_t j = 0; j < layout.dz(); ++j) theta[layout.gate(m) + j] = u(j, m);
+}
+
+}  // namespace
+
+SolverResult minimise_sgd(const Model& model, const Pass& pass, const arma::vec& start, const FitSettings& settings,
+                          const Hooks& hooks) {
+    const Layout& layout = model.layout;
+    SolverResult out;
+    out.theta = project(start, model.constraints);
+    // A start on the boundary has no finite beta: begin a hair inside.
+    arma::mat u = gates(layout, out.theta);
+    if (!model.router->to_beta(u).is_finite()) u *= 1 - 1e-6;
+    arma::mat beta = model.router->to_beta(u);
+    try {
+        for (const std::vector<std::size_t>& order : settings.order) {
+            for (std::size_t first = 0; first < order.size(); first += settings.batch_size) {
+                if (hooks.stop_requested()) throw Interrupted();
+                const std::size_t count = std::min(settings.batch_size, order.size() - first);
+                const Evaluation e = pass.evaluate_rows(out.theta, order.data() + first, count);
+                const double rate = settings.learning_rate * 2 / static_cast<double>(count);
+                const arma::vec before = out.theta;
+                out.theta -= rate * e.gradient;
+                if (layout.dz() > 0) {
+                    beta -= rate * model.router->pull_back(beta, gates(layout, e.gradient));
+                    set_gates(layout, model.router->to_gate(beta), out.theta);
+                }
+                if (!out.theta.is_finite()) {
+                    out.theta = before;
+                    out.message = "a step of stochastic gradient descent overflowed: try a smaller learning rate";
+                    return out;
+                }
+                const arma::vec inside = project(out.theta, model.constraints);
+                if (arma::any(inside != out.theta)) {
+                    out.theta = inside;
+                    if (layout.dz() > 0) beta = model.router->to_beta(gates(layout, inside) * (1 - 1e-12));
+                }
+            }
+            ++out.passes;
+        }
+        out.status = Status::max_passes;
+        out.message = "all epochs done";
+    } catch (const Interrupted&) {
+        out.status = Status::interrupted;
+        out.message = "interrupted";
+    }
+    return out;
+}
+
+}  // namespace cosmoe

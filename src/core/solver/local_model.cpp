@@ -1,0 +1,36 @@
+#include "solver/local_model.h"
+
+#include "solver/geometry.h"
+
+namespace cosmoe {
+
+LocalModel::LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints)
+    : e_(e), theta_(theta) {
+    for (const BlockConstraint& c : constraints) (c.kind == ConstraintKind::sphere ? spheres_ : balls_).push_back(c);
+    if (!flat()) basis_ = tangent_basis(theta, spheres_);
+}
+
+arma::mat LocalModel::hessian() const {
+    if (flat()) return e_.hessian;
+    arma::mat h = e_.hessian;
+    for (const BlockConstraint& c : spheres_) {
+        const double lambda = multiplier(c, theta_, e_.gradient);
+        for (arma::uword i = 0; i < c.length; ++i) h(c.first + i, c.first + i) += lambda;
+    }
+    return reduce(h);
+}
+
+arma::vec LocalModel::scale(const arma::vec& full) const {
+    return flat() ? full : arma::vec(arma::square(basis_).t() * full);
+}
+
+std::vector<BallLimit> LocalModel::balls() const {
+    std::vector<BallLimit> out;
+    for (const BlockConstraint& c : balls_) {
+        const arma::uword first = flat() ? c.first : arma::index_max(arma::abs(basis_.row(c.first)));
+        out.push_back({first, arma::vec(theta_(block(c))), c.radius});
+    }
+    return out;
+}
+
+}  // namespace cosmoe

@@ -1,0 +1,31 @@
+// The quadratic models of an objective at a point, in tangent coordinates of the spheres (all other coordinates stay).
+#pragma once
+
+#include "solver/step.h"
+
+namespace cosmoe {
+
+class LocalModel {
+  public:
+    LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints);
+    arma::vec gradient() const { return reduce(e_.gradient); }
+    arma::mat normal() const { return reduce(e_.normal); }
+    // Along a sphere the Hessian is that of F plus the sphere's multiplier on its block.
+    arma::mat hessian() const;
+    // Squared step scales, which are constant within every constrained block.
+    arma::vec scale(const arma::vec& full) const;
+    std::vector<BallLimit> balls() const;
+    arma::vec expand(const arma::vec& q) const { return flat() ? q : arma::vec(basis_ * q); }
+
+  private:
+    bool flat() const { return spheres_.empty(); }
+    arma::vec reduce(const arma::vec& v) const { return flat() ? v : arma::vec(basis_.t() * v); }
+    arma::mat reduce(const arma::mat& m) const { return flat() ? m : arma::mat(basis_.t() * m * basis_); }
+
+    const Evaluation& e_;
+    const arma::vec& theta_;
+    Constraints spheres_, balls_;
+    arma::mat basis_;
+};
+
+}  // namespace cosmoe

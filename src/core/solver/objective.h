@@ -1,0 +1,36 @@
+// What a solver sees of a problem.
+#pragma once
+
+#include <vector>
+
+#include "common/armadillo.h"
+#include "gate/router.h"
+
+namespace cosmoe {
+
+enum class Order { value, gradient, normal, hessian };  // each includes the ones before
+
+struct Evaluation {
+    double value = 0;
+    arma::vec gradient;
+    arma::mat normal;   // Gauss-Newton part of the Hessian
+    arma::mat hessian;  // exact Hessian
+};
+
+class Objective {
+  public:
+    virtual ~Objective() = default;
+    virtual arma::uword size() const = 0;
+    virtual Evaluation evaluate(const arma::vec& theta, Order order) = 0;
+};
+
+// theta[first, first + length) lies in the ball (norm <= radius) or on the sphere (norm == radius).
+struct BlockConstraint {
+    ConstraintKind kind;
+    arma::uword first, length;
+    double radius;
+};
+
+using Constraints = std::vector<BlockConstraint>;
+
+}  // namespace cosmoe

@@ -1,0 +1,117 @@
+#include "solver/trust_region.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/errors.h"
+#include "solver/geometry.h"
+#include "solver/local_model.h"
+
+namespace cosmoe {
+namespace {
+
+// Squared scales of the step: the largest diagonal of the Gauss-Newton matrix seen (More, 1978), one common value in every
+// constrained block so that balls stay balls.
+void update_scale(const arma::mat& normal, const Constraints& constraints, arma::vec& scale) {
+    arma::vec now = normal.diag();
+    for (const BlockConstraint& c : constraints) now(block(c)).fill(arma::max(now(block(c))));
+    const double floor = 1e-10 * std::max(arma::max(now), 1e-280);
+    for (arma::uword i = 0; i < scale.n_elem; ++i) scale[i] = std::max({scale[i], now[i], floor});
+}
+
+}  // namespace
+
+SolverResult minimise_trust_region(Objective& objective, const Constraints& constraints, const arma::vec& start,
+                                   const Settings& settings, const Hooks& hooks) {
+    SolverResult out;
+    out.theta = project(start, constraints);
+    arma::vec scale(out.theta.n_elem, arma::fill::zeros), warm;
+    double radius = 0;
+    bool exact = false;  // which model the next step uses
+    try {
+        Evaluation here = objective.evaluate(out.theta, Order::hessian);
+        out.passes = 1;
+        out.value = here.value;
+        out.trace.push_back(here.value);
+        if (!std::isfinite(here.value) || !here.hessian.is_finite() || !here.normal.is_finite()) {
+            out.message = "the objective is not finite at the start";
+            return out;
+        }
+        radius = std::sqrt(2 * here.value);
+        for (;;) {
+            if (hooks.stop_requested()) throw Interrupted();
+            update_scale(here.normal, constraints, scale);
+            const LocalModel model(here, out.theta, constraints);
+            const arma::vec gradient = model.gradient(), local_scale = model.scale(scale);
+            const arma::mat normal = model.normal(), hessian = model.hessian();
+            const std::vector<BallLimit> limits = model.balls();
+            const double rounding = settings.rounding(here.value);
+            const double variance = 2 * here.value / settings.residual_df;
+            const double enough = std::max(0.5 * settings.tolerance * variance, rounding);
+
+            // Steps from this point, without new derivatives, until one is accepted.
+            for (;;) {
+                Step step = solve_step(exact ? hessian : normal, gradient, local_scale, radius, limits, warm);
+                if (!step.ok) {
+                    out.message = "the step problem has no solution";
+                    return out;
+                }
+                warm = step.multipliers;
+                // A move as long as the residuals that still promises nothing: flat, however far the minimum.
+                const bool far = !step.limited || step.length * step.length >= 0.9 * 2 * here.value;
+                if (step.predicted <= enough && far) {
+                    if (exact) {
+                        out.status = Status::converged;
+                        return out;
+                    }
+                    exact = true;  // Gauss-Newton sees no negative curvature: let the exact model agree
+                    continue;
+                }
+                if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) ||
+                    radius < 1e-150) {
+                    out.status = step.predicted <= enough ? Status::converged : Status::stalled;
+                    if (out.status == Status::stalled) out.message = "no further decrease although the gradient is not zero";
+                    return out;
+                }
+                if (out.passes >= settings.max_passes) {
+                    out.status = Status::max_passes;
+                    out.message = "the limit of passes was reached";
+                    return out;
+                }
+                const arma::vec trial = project(out.theta + model.expand(step.q), constraints);
+                Evaluation there = objective.evaluate(trial, Order::hessian);
+                ++out.passes;
+                const bool finite = std::isfinite(there.value) && there.hessian.is_finite() && there.normal.is_finite();
+                const double actual = finite ? here.value - there.value : -1e300;
+                const double by_normal = -(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, normal * step.q));
+                const double by_hessian = -(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, hessian * step.q));
+                const double ratio = actual / step.predicted;
+                const bool tiny = std::abs(actual) <= rounding;
+                const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
+                if (finite) {
+                    const double miss_normal = std::abs(by_normal - actual), miss_hessian = std::abs(by_hessian - actual);
+                    if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
+                }
+                if (ratio < 0.25 && !tiny) radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
+                else if (ratio > 0.75) radius = std::max(radius, (ratio > 0.9 ? 4 : 2) * step.length);
+                out.trace.push_back(std::min(out.value, finite ? there.value : out.value));
+                if (accepted) {
+                    out.theta = trial;
+                    out.value = there.value;
+                    here = std::move(there);
+                    break;
+                }
+                if (tiny && step.predicted <= 10 * rounding) {
+                    out.status = Status::converged;
+                    return out;
+                }
+            }
+        }
+    } catch (const Interrupted&) {
+        out.status = Status::interrupted;
+        out.message = "interrupted";
+    }
+    return out;
+}
+
+}  // namespace cosmoe
