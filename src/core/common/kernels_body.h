@@ -124,32 +124,46 @@ static inline double fast_expm1(double x) {
     return (power - 1.0) + power * q;
 }
 
+// One column of the softmax, in a function of its own so that the loop is seen to have no aliases and runs on vector lanes.
+static inline void softmax_column(const double* __restrict v, const double* __restrict top, std::size_t n,
+                                  const double* __restrict mask, double* __restrict out, double* __restrict sum) {
+    if (mask)
+        for (std::size_t l = 0; l < n; ++l) {
+            const double e = fast_exp(v[l] - top[l]);
+            out[l] = mask[l] == 0 ? 0.0 : e;
+            sum[l] += out[l];
+        }
+    else
+        for (std::size_t l = 0; l < n; ++l) {
+            const double e = fast_exp(v[l] - top[l]);
+            out[l] = e;
+            sum[l] += e;
+        }
+}
+
 void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p) {
-    double top[lane_multiple], sum[lane_multiple];
+    constexpr std::size_t strip = 64;
+    double top[strip], sum[strip];
     const double lowest = -std::numeric_limits<double>::infinity();
-    for (std::size_t r = 0; r < n; r += lane_multiple) {
-        for (std::size_t l = 0; l < lane_multiple; ++l) top[l] = lowest, sum[l] = 0;
+    for (std::size_t r = 0; r < n; r += strip) {
+        const std::size_t m = n - r < strip ? n - r : strip;
+        for (std::size_t l = 0; l < m; ++l) top[l] = lowest, sum[l] = 0;
         for (std::size_t c = 0; c < k; ++c) {
             const double* v = logit + c * ld + r;
-            for (std::size_t l = 0; l < lane_multiple; ++l) {
-                const double candidate = mask && mask[c * ld + r + l] == 0 ? lowest : v[l];
-                top[l] = candidate > top[l] ? candidate : top[l];
-            }
+            if (mask)
+                for (std::size_t l = 0; l < m; ++l) {
+                    const double candidate = mask[c * ld + r + l] == 0 ? lowest : v[l];
+                    top[l] = candidate > top[l] ? candidate : top[l];
+                }
+            else
+                for (std::size_t l = 0; l < m; ++l) top[l] = v[l] > top[l] ? v[l] : top[l];
         }
-        for (std::size_t c = 0; c < k; ++c) {
-            const double* v = logit + c * ld + r;
-            double* out = p + c * ld + r;
-            for (std::size_t l = 0; l < lane_multiple; ++l) {
-                double e = fast_exp(v[l] - top[l]);
-                if (mask) e = mask[c * ld + r + l] == 0 ? 0.0 : e;
-                out[l] = e;
-                sum[l] += e;
-            }
-        }
-        for (std::size_t l = 0; l < lane_multiple; ++l) sum[l] = 1.0 / sum[l];
+        for (std::size_t c = 0; c < k; ++c)
+            softmax_column(logit + c * ld + r, top, m, mask ? mask + c * ld + r : nullptr, p + c * ld + r, sum);
+        for (std::size_t l = 0; l < m; ++l) sum[l] = 1.0 / sum[l];
         for (std::size_t c = 0; c < k; ++c) {
             double* out = p + c * ld + r;
-            for (std::size_t l = 0; l < lane_multiple; ++l) out[l] *= sum[l];
+            for (std::size_t l = 0; l < m; ++l) out[l] *= sum[l];
         }
     }
 }

@@ -17,6 +17,8 @@ constexpr std::size_t block_rows = 256;
 constexpr std::size_t most_chunks = 32;
 constexpr std::size_t least_chunk = 4 * block_rows;
 
+std::size_t chunks(std::size_t rows) { return std::max<std::size_t>(1, std::min(most_chunks, rows / least_chunk)); }
+
 std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace
@@ -111,18 +113,14 @@ Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hook
 
 Pass::~Pass() = default;
 
-std::size_t Pass::chunks() const {
-    return std::max<std::size_t>(1, std::min(most_chunks, rows_.n / least_chunk));
-}
-
 // Runs task(chunk, first row, number of rows, workspace) for every block of every chunk, on threads_ threads. Only the calling thread
 // talks to the host; an exception or an interrupt drains the others before it is thrown here.
 template <class Task>
-void Pass::for_each_chunk(Task task) const {
+void Pass::for_each_chunk(std::size_t rows, Task task) const {
     std::size_t most_pairs = 1;
     for (const Group& group : groups_) most_pairs = std::max(most_pairs, group.pairs.size());
-    const std::size_t count = chunks();
-    const std::size_t size = round_up((rows_.n + count - 1) / count, block_rows);
+    const std::size_t count = chunks(rows);
+    const std::size_t size = round_up((rows + count - 1) / count, block_rows);
     std::atomic<std::size_t> next{0};
     std::atomic<bool> stop{false};
     std::exception_ptr failure;
@@ -131,7 +129,7 @@ void Pass::for_each_chunk(Task task) const {
         try {
             Workspace work(model_, most_pairs);
             for (std::size_t c = next++; c < count; c = next++) {
-                const std::size_t last = std::min(rows_.n, (c + 1) * size);
+                const std::size_t last = std::min(rows, (c + 1) * size);
                 for (std::size_t first = c * size; first < last; first += block_rows) {
                     if (main_thread && hooks_.stop_requested()) throw Interrupted();
                     if (stop) return;
@@ -296,19 +294,19 @@ arma::mat Pass::unpack(const Sums& sums, std::size_t slice) const {
     return out;
 }
 
-Evaluation Pass::evaluate(const arma::vec& theta, Order order) const {
+Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const {
     const Layout& layout = model_.layout;
     const std::size_t widest = std::max(layout.dx(), layout.dz()) + 1;
     std::size_t pair_size = 0;
     if (order >= Order::normal)
         for (const Group& group : groups_) pair_size += 2 * group.pairs.size() * group.columns;
-    std::vector<Sums> parts(chunks());
+    std::vector<Sums> parts(chunks(count));
     for (Sums& part : parts) {
         part.gradient.assign(widest * layout.predictors().size(), 0.0);
         part.pairs.assign(pair_size, 0.0);
     }
-    for_each_chunk([&](std::size_t c, std::size_t first, std::size_t count, Workspace& work) {
-        add_block(first, count, nullptr, theta, order, work, parts[c]);
+    for_each_chunk(count, [&](std::size_t c, std::size_t first, std::size_t rows, Workspace& work) {
+        add_block(first, rows, index, theta, order, work, parts[c]);
     });
     Sums& total = parts[0];
     for (std::size_t c = 1; c < parts.size(); ++c) {
@@ -336,22 +334,9 @@ arma::vec Pass::unpack_gradient(const double* sums) const {
     return gradient;
 }
 
-Evaluation Pass::evaluate_rows(const arma::vec& theta, const std::size_t* index, std::size_t count) const {
-    const Layout& layout = model_.layout;
-    Workspace work(model_, 1);
-    Sums sums;
-    sums.gradient.assign((std::max(layout.dx(), layout.dz()) + 1) * layout.predictors().size(), 0.0);
-    for (std::size_t first = 0; first < count; first += block_rows)
-        add_block(first, std::min(block_rows, count - first), index, theta, Order::gradient, work, sums);
-    Evaluation out;
-    out.value = sums.value;
-    out.gradient = unpack_gradient(sums.gradient.data());
-    return out;
-}
-
 void Pass::predict(const arma::vec& theta, const Prediction& out) const {
     const std::size_t k = model_.layout.k(), n = rows_.n;
-    for_each_chunk([&](std::size_t, std::size_t first, std::size_t count, Workspace& work) {
+    for_each_chunk(n, [&](std::size_t, std::size_t first, std::size_t count, Workspace& work) {
         forward(first, count, nullptr, theta, 0, work);
         const auto copy = [&](const Buffer& from, std::size_t columns, double* to) {
             for (std::size_t m = 0; to && m < columns; ++m) std::copy_n(from.col(m), count, to + m * n + first);

@@ -42,11 +42,9 @@ class Pass {
   public:
     Pass(const Model& model, const Rows& rows, std::size_t threads, const Hooks& hooks);
 
-    // sum w (y - f)^2 / 2 and derivatives.
-    Evaluation evaluate(const arma::vec& theta, Order order) const;
-
-    // The same over the rows index[0], ..., index[count - 1] only; value and gradient.
-    Evaluation evaluate_rows(const arma::vec& theta, const std::size_t* index, std::size_t count) const;
+    // sum w (y - f)^2 / 2 and derivatives, over all rows or over rows index[0], ..., index[count - 1].
+    Evaluation evaluate(const arma::vec& theta, Order order) const { return evaluate(theta, order, nullptr, rows_.n); }
+    Evaluation evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const;
 
     void predict(const arma::vec& theta, const Prediction& out) const;
 
@@ -65,8 +63,7 @@ class Pass {
     arma::mat unpack(const Sums& sums, std::size_t slice) const;
     arma::vec unpack_gradient(const double* sums) const;
     template <class Task>
-    void for_each_chunk(Task task) const;
-    std::size_t chunks() const;
+    void for_each_chunk(std::size_t rows, Task task) const;
 
     const Model& model_;
     const Rows& rows_;

@@ -36,7 +36,7 @@ SolverResult minimise_sgd(const Model& model, const Pass& pass, const arma::vec&
             for (std::size_t first = 0; first < order.size(); first += settings.batch_size) {
                 if (hooks.stop_requested()) throw Interrupted();
                 const std::size_t count = std::min(settings.batch_size, order.size() - first);
-                const Evaluation e = pass.evaluate_rows(out.theta, order.data() + first, count);
+                const Evaluation e = pass.evaluate(out.theta, Order::gradient, order.data() + first, count);
                 const double rate = settings.learning_rate * 2 / static_cast<double>(count);
                 const arma::vec before = out.theta;
                 out.theta -= rate * e.gradient;

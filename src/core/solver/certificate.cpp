@@ -83,7 +83,7 @@ Certificate certify(const Evaluation& at, const arma::vec& theta, const Constrai
 
     const LocalModel model(at, theta, constraints);
     const Step step = solve_step(model.hessian(), model.gradient(), model.scale(scale), std::max(residual_norm, 1e-150),
-                                 model.balls(), {});
+                                 model.balls());
     const double variance = 2 * at.value / settings.residual_df;
     out.predicted_decrease = variance > 0 ? 2 * step.predicted / variance : 0;
     return out;

@@ -15,12 +15,12 @@ class LocalModel {
     // Squared step scales, which are constant within every constrained block.
     arma::vec scale(const arma::vec& full) const;
     std::vector<BallLimit> balls() const;
+    arma::vec reduce(const arma::vec& v) const { return flat() ? v : arma::vec(basis_.t() * v); }
+    arma::mat reduce(const arma::mat& m) const { return flat() ? m : arma::mat(basis_.t() * m * basis_); }
     arma::vec expand(const arma::vec& q) const { return flat() ? q : arma::vec(basis_ * q); }
 
   private:
     bool flat() const { return spheres_.empty(); }
-    arma::vec reduce(const arma::vec& v) const { return flat() ? v : arma::vec(basis_.t() * v); }
-    arma::mat reduce(const arma::mat& m) const { return flat() ? m : arma::mat(basis_.t() * m * basis_); }
 
     const Evaluation& e_;
     const arma::vec& theta_;

@@ -1,190 +1,211 @@
 #include "solver/step.h"
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace cosmoe {
 namespace {
 
 // Keeps directions the data say nothing about (the gauge) where they are.
 constexpr double least_damping = 1e-11;
-constexpr int most_iterations = 60;
+constexpr double trust_tolerance = 0.1;
 
-class Dual {
-  public:
-    Dual(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& scale, double radius,
-         const std::vector<BallLimit>& balls)
-        : matrix_(matrix), gradient_(gradient), scale_(scale), radius_(radius), balls_(balls) {}
+struct Model {
+    const arma::mat& matrix;
+    const arma::vec &gradient, &scale;
 
-    arma::uword size() const { return 1 + balls_.size(); }
-    double lower(arma::uword j) const { return j == 0 ? least_damping : 0; }
-    double limit(arma::uword j) const { return j == 0 ? radius_ : balls_[j - 1].radius; }
-
-    // Solves for q at the multipliers m; false when the matrix is not positive definite.
-    bool solve(const arma::vec& m) {
-        arma::mat a = matrix_;
-        a.diag() += m[0] * scale_;
-        arma::vec rhs = -gradient_;
-        double constant = -0.5 * m[0] * radius_ * radius_;
-        for (arma::uword j = 0; j < balls_.size(); ++j) {
-            if (m[j + 1] == 0) continue;
-            const BallLimit& ball = balls_[j];
-            for (arma::uword i = 0; i < ball.center.n_elem; ++i) {
-                a(ball.first + i, ball.first + i) += m[j + 1];
-                rhs[ball.first + i] -= m[j + 1] * ball.center[i];
-            }
-            constant += 0.5 * m[j + 1] * (arma::dot(ball.center, ball.center) - ball.radius * ball.radius);
-        }
-        if (!arma::chol(factor_, a)) return false;
-        q = back_solve(rhs);
-        if (!q.is_finite()) return false;
-        value = constant - 0.5 * arma::dot(rhs, q);
-        norms.set_size(size());
-        norms[0] = std::sqrt(arma::dot(q, scale_ % q));
-        for (arma::uword j = 0; j < balls_.size(); ++j) norms[j + 1] = arma::norm(inside(j));
-        return true;
+    double decrease(const arma::vec& q) const { return -(arma::dot(gradient, q) + 0.5 * arma::dot(q, matrix * q)); }
+    double length(const arma::vec& q) const { return std::sqrt(arma::dot(q, scale % q)); }
+    bool factor(double damping, arma::mat& upper) const {
+        arma::mat a = matrix;
+        a.diag() += damping * scale;
+        return arma::chol(upper, a);
     }
-
-    // How far constraint j is from what the optimum asks of it, relative to its limit: positive when violated,
-    // negative when slack although its multiplier could still fall.
-    double violation(arma::uword j, const arma::vec& m) const {
-        const double excess = norms[j] / limit(j) - 1;
-        return excess < 0 && m[j] <= lower(j) ? 0 : excess;
-    }
-
-    // The Newton change of the multipliers in `free`, in the secular form 1/norm = 1/limit that is nearly linear.
-    arma::vec newton(const arma::uvec& free) const {
-        arma::mat v(q.n_elem, free.n_elem, arma::fill::zeros);
-        arma::vec rhs(free.n_elem);
-        for (arma::uword f = 0; f < free.n_elem; ++f) {
-            const arma::uword j = free[f];
-            if (j == 0) v.col(f) = scale_ % q;
-            else v.submat(balls_[j - 1].first, f, balls_[j - 1].first + balls_[j - 1].center.n_elem - 1, f) = inside(j - 1);
-            rhs[f] = norms[j] * norms[j] * (norms[j] / limit(j) - 1);
-        }
-        const arma::mat half = arma::solve(arma::trimatl(factor_.t()), v);
-        arma::mat s = half.t() * half;
-        s.diag() *= 1 + 1e-12;
-        arma::vec change;
-        if (!arma::solve(change, s, rhs, arma::solve_opts::no_approx)) change = rhs / s.diag();
-        return change;
-    }
-
-    arma::vec back_solve(const arma::vec& rhs) const {
-        return arma::solve(arma::trimatu(factor_), arma::solve(arma::trimatl(factor_.t()), rhs));
-    }
-
-    arma::vec q, norms;
-    double value = 0;
-
-  private:
-    arma::vec inside(arma::uword j) const {
-        return balls_[j].center + q.subvec(balls_[j].first, balls_[j].first + balls_[j].center.n_elem - 1);
-    }
-
-    const arma::mat& matrix_;
-    const arma::vec& gradient_;
-    const arma::vec& scale_;
-    double radius_;
-    const std::vector<BallLimit>& balls_;
-    arma::mat factor_;
 };
 
-void into_balls(const std::vector<BallLimit>& balls, arma::vec& q) {
-    for (const BallLimit& ball : balls) {
-        const arma::span span(ball.first, ball.first + ball.center.n_elem - 1);
-        const arma::vec point = ball.center + q(span);
-        const double norm = arma::norm(point);
-        if (norm > ball.radius) q(span) = point * (ball.radius / norm) - ball.center;
-    }
+// upper' x = rhs
+arma::vec solve_lower(const arma::mat& upper, const arma::vec& rhs) {
+    return arma::solve(arma::trimatl(upper.t()), rhs, arma::solve_opts::fast);
 }
 
-double decrease(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& q) {
-    return -(arma::dot(gradient, q) + 0.5 * arma::dot(q, matrix * q));
+arma::vec solve_factored(const arma::mat& upper, const arma::vec& rhs) {
+    const arma::vec half = solve_lower(upper, rhs);
+    return arma::solve(arma::trimatu(upper), half, arma::solve_opts::fast);
+}
+
+// The span of a ball's coordinates.
+arma::span block(const BallLimit& ball) { return arma::span(ball.first, ball.first + ball.center.n_elem - 1); }
+
+bool inside(const std::vector<BallLimit>& balls, const arma::vec& q) {
+    return std::all_of(balls.begin(), balls.end(), [&](const BallLimit& ball) {
+        return arma::norm(ball.center + q(block(ball))) <= ball.radius;
+    });
+}
+
+// Damping and step with norm(D q) within a tenth of the radius, or the least damping when the step is shorter.
+Step within_trust_region(const Model& model, double radius, double warm) {
+    Step step;
+    arma::mat upper;
+    double damping = std::max(warm, least_damping), too_small = 0;
+    for (int iteration = 0; iteration < 100; ++iteration) {
+        if (!model.factor(damping, upper)) {
+            too_small = std::max(too_small, damping);
+            damping = std::max(1e-8, step.ok ? std::sqrt(too_small * step.damping) : 8 * damping);
+            if (step.ok && damping > 0.99 * step.damping) break;
+            continue;
+        }
+        step.q = solve_factored(upper, -model.gradient);
+        step.ok = step.q.is_finite();
+        if (!step.ok) return step;
+        step.damping = damping;
+        step.length = model.length(step.q);
+        const double excess = step.length / radius - 1;
+        if (std::abs(excess) <= trust_tolerance || (excess < 0 && damping <= least_damping)) break;
+        // Newton on 1 / length(damping) = 1 / radius, kept above what is known to be too small.
+        const arma::vec half = solve_lower(upper, model.scale % step.q);
+        double next = damping + step.length * step.length * excess / arma::dot(half, half);
+        next = std::max(next, least_damping);
+        if (next <= too_small) next = std::sqrt(std::max(too_small, least_damping) * damping);
+        if (std::abs(next - damping) <= 1e-6 * damping) break;
+        damping = next;
+    }
+    // Hard case: the model curves downwards along a direction (nearly) orthogonal to the gradient. Follow it.
+    if (step.ok && too_small > 0 && step.length < (1 - trust_tolerance) * radius && model.factor(step.damping, upper)) {
+        arma::vec v = 1 / arma::sqrt(model.scale);
+        for (arma::uword i = 1; i < v.n_elem; i += 2) v[i] = -v[i];
+        for (int i = 0; i < 3; ++i) v = solve_factored(upper, model.scale % v), v /= model.length(v);
+        if (arma::dot(v, model.matrix * v) < 0) {
+            const double along = arma::dot(step.q, model.scale % v);
+            const double root = std::sqrt(along * along + radius * radius - step.length * step.length);
+            const arma::vec one = step.q + (root - along) * v, other = step.q - (root + along) * v;
+            step.q = model.decrease(one) > model.decrease(other) ? one : other;
+        }
+    }
+    return step;
+}
+
+// Minimises the model with the given damping over the balls; false when it is not convex enough there.
+// With s_j = (radius_j^2 - norm(c_j + q_j)^2) / 2 > 0 and multipliers l_j, a Newton step on
+//   gradient + matrix q + sum_j l_j (c_j + q_j) = 0,   l_j s_j = tau.
+bool over_balls(const Model& model, double damping, const std::vector<BallLimit>& balls, arma::vec& q) {
+    const arma::uword count = balls.size();
+    arma::mat base = model.matrix;
+    base.diag() += damping * model.scale;
+    arma::vec slack(count), multiplier(count);
+    q.zeros(model.gradient.n_elem);
+    for (const BallLimit& ball : balls)
+        if (arma::norm(ball.center) > 0.9 * ball.radius) q(block(ball)) = -0.1 * ball.center;
+    const auto point = [&](const BallLimit& ball, const arma::vec& at) { return arma::vec(ball.center + at(block(ball))); };
+    for (arma::uword j = 0; j < count; ++j) {
+        const BallLimit& ball = balls[j];
+        const double norm = arma::norm(point(ball, q));
+        slack[j] = 0.5 * (ball.radius - norm) * (ball.radius + norm);
+        // The multiplier a ball would have if its present centre were the solution, and some for the others.
+        const double gradient = arma::norm(model.gradient(block(ball)));
+        const double pull = -arma::dot(ball.center, model.gradient(block(ball))) / (ball.radius * ball.radius);
+        multiplier[j] = std::max({pull, 0.01 * gradient / ball.radius, 1e-8 * arma::mean(model.scale(block(ball)))});
+    }
+    double shift = 0;
+    bool convex = true;  // at the last point
+    for (int iteration = 0; iteration < 80; ++iteration) {
+        const double gap = arma::dot(multiplier, slack);
+        const double tau = 0.1 * gap / static_cast<double>(count);
+        arma::mat a = base;
+        arma::vec rhs = -(model.gradient + base * q), residual = rhs;
+        for (arma::uword j = 0; j < count; ++j) {
+            const arma::span span = block(balls[j]);
+            const arma::vec v = point(balls[j], q);
+            a(span, span) += multiplier[j] / slack[j] * (v * v.t());
+            for (arma::uword i = span.a; i <= span.b; ++i) a(i, i) += multiplier[j];
+            rhs(span) -= tau / slack[j] * v;
+            residual(span) -= multiplier[j] * v;
+        }
+        const double size = std::abs(arma::dot(model.gradient, q)) + std::abs(arma::dot(q, base * q));
+        const double error = std::sqrt(arma::accu(arma::square(residual) / model.scale));
+        if (gap <= 1e-11 * size && error * error <= 1e-12 * size) return convex;
+        const double last_shift = shift;
+        shift = 0;
+        arma::mat upper;
+        bool definite = arma::chol(upper, a);
+        // On the way to multipliers that make it so, the matrix may be indefinite: shift it for this iteration.
+        for (int tries = 0; !definite && tries < 40; ++tries) {
+            shift = std::max({1e-8, 8 * shift, 0.3 * last_shift});
+            arma::mat shifted = a;
+            shifted.diag() += shift * model.scale;
+            definite = arma::chol(upper, shifted);
+        }
+        if (!definite) return false;
+        convex = shift == 0;
+        const arma::vec move = solve_factored(upper, rhs);
+        if (!move.is_finite()) return false;
+        arma::vec change(count);
+        for (arma::uword j = 0; j < count; ++j) {
+            const double along = arma::dot(point(balls[j], q), move(block(balls[j])));
+            change[j] = (tau + multiplier[j] * along) / slack[j] - multiplier[j];
+        }
+        double t = 1;
+        for (arma::uword j = 0; j < count; ++j) {
+            if (change[j] < 0) t = std::min(t, -0.99 * multiplier[j] / change[j]);
+            const arma::vec v = point(balls[j], q), d = move(block(balls[j]));
+            // slack(t) = slack - t v'd - t^2 d'd / 2 stays above a hundredth of itself.
+            const double b = arma::dot(v, d), dd = arma::dot(d, d);
+            if (dd > 0) t = std::min(t, (std::sqrt(b * b + 2 * dd * 0.99 * slack[j]) - b) / dd);
+        }
+        // Slacks are carried along, not computed afresh: near the boundary only their changes are exact.
+        for (arma::uword j = 0; j < count; ++j) {
+            const arma::vec d = move(block(balls[j]));
+            slack[j] -= t * arma::dot(point(balls[j], q), d) + 0.5 * t * t * arma::dot(d, d);
+        }
+        q += t * move;
+        multiplier += t * change;
+    }
+    return convex;  // feasible, if not to full precision
+}
+
+// Points closer to the boundary than can be told from it are put onto it.
+void snap(const std::vector<BallLimit>& balls, arma::vec& q) {
+    for (const BallLimit& ball : balls) {
+        const arma::vec v = ball.center + q(block(ball));
+        const double norm = arma::norm(v);
+        if (norm > ball.radius * (1 - 1e-8)) q(block(ball)) = v * (ball.radius / norm) - ball.center;
+    }
 }
 
 }  // namespace
 
 Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& scale, double radius,
-                const std::vector<BallLimit>& balls, const arma::vec& warm) {
-    Dual dual(matrix, gradient, scale, radius, balls);
-    Step step;
-    arma::vec m(dual.size(), arma::fill::zeros);
-    if (warm.n_elem == m.n_elem) m = warm;
-    m[0] = std::max(m[0], least_damping);
-    double not_definite = 0;  // the largest damping seen that was too small
-    for (int tries = 0; !dual.solve(m); ++tries) {
-        if (tries > 80) return step;
-        not_definite = std::max(not_definite, m[0]);
-        m[0] = std::max(1e-8, 8 * m[0]);
-    }
-
-    constexpr double ball_tolerance = 1e-10, trust_tolerance = 0.1;
-    bool settled = false;
-    for (int iteration = 0; iteration < most_iterations && !settled; ++iteration) {
-        settled = true;
-        std::vector<arma::uword> free;
-        for (arma::uword j = 0; j < dual.size(); ++j) {
-            const double off = dual.violation(j, m);
-            if (std::abs(off) > (j == 0 ? trust_tolerance : ball_tolerance)) settled = false;
-            if (off > 0 || m[j] > dual.lower(j)) free.push_back(j);
-        }
-        if (settled || free.empty()) break;
-        const arma::uvec set = arma::conv_to<arma::uvec>::from(free);
-        const arma::vec change = dual.newton(set);
-        const arma::vec old = m;
-        const double old_value = dual.value;
-        const arma::vec old_q = dual.q, old_norms = dual.norms;
-        bool moved = false;
-        for (double t = 1; t > 1e-6; t *= 0.35) {
-            for (arma::uword f = 0; f < set.n_elem; ++f)
-                m[set[f]] = std::max(dual.lower(set[f]), old[set[f]] + t * change[f]);
-            if (m[0] < old[0] && m[0] <= not_definite) m[0] = std::sqrt(std::max(not_definite, least_damping) * old[0]);
-            if (!dual.solve(m)) {
-                if (m[0] < old[0]) not_definite = std::max(not_definite, m[0]);
-                continue;
+                const std::vector<BallLimit>& balls, double warm_damping) {
+    const Model model{matrix, gradient, scale};
+    Step step = within_trust_region(model, radius, warm_damping);
+    if (!step.ok) return step;
+    if (!inside(balls, step.q)) {
+        // The least damping, within a factor, that keeps the step in the trust region. It can lie below the one without balls:
+        // they shorten steps, and their multipliers make a model convex that is not.
+        double too_small = 0, enough = 0, damping = step.damping > 2 * least_damping ? 0.1 * step.damping : least_damping;
+        arma::vec q, candidate;
+        for (int tries = 0; tries < 30; ++tries) {
+            const bool fits = over_balls(model, damping, balls, candidate) && model.length(candidate) <= (1 + trust_tolerance) * radius;
+            if (fits) {
+                q = candidate, enough = damping;
+                if (damping <= 2 * least_damping || model.length(q) > 0.6 * radius || enough < 3 * too_small) break;
+            } else {
+                too_small = damping;
             }
-            if (dual.value >= old_value - 1e-10 * std::abs(old_value)) {
-                moved = true;
-                break;
-            }
+            damping = enough == 0 ? std::max(1e-9, 8 * damping)
+                                  : std::max(least_damping, too_small > 0 ? std::sqrt(too_small * enough) : 0.03 * enough);
         }
-        if (!moved) {
-            m = old;
-            dual.q = old_q, dual.norms = old_norms, dual.value = old_value;
-            dual.solve(m);
-            break;
+        damping = enough;
+        if (q.is_empty()) {
+            step.ok = false;
+            return step;
         }
-        if (arma::approx_equal(m, old, "reldiff", 1e-14)) break;
+        step.q = q;
+        step.damping = damping;
+        snap(balls, step.q);
     }
-
-    step.q = dual.q;
-    into_balls(balls, step.q);
-    // Hard case: the matrix is indefinite and its negative direction is (nearly) orthogonal to the gradient.
-    if (m[0] > 10 * least_damping && dual.norms[0] < (1 - trust_tolerance) * radius) {
-        arma::vec v = arma::sqrt(1 / scale);
-        for (arma::uword i = 1; i < v.n_elem; i += 2) v[i] = -v[i];
-        for (int i = 0; i < 3; ++i) v = dual.back_solve(scale % v), v /= std::sqrt(arma::dot(v, scale % v));
-        if (arma::dot(v, matrix * v) < 0) {
-            const double along = arma::dot(step.q, scale % v), rest = radius * radius - std::pow(dual.norms[0], 2);
-            const double root = std::sqrt(along * along + std::max(0.0, rest));
-            for (const double t : {-along - root, -along + root}) {
-                arma::vec candidate = step.q + t * v;
-                into_balls(balls, candidate);
-                if (decrease(matrix, gradient, candidate) > decrease(matrix, gradient, step.q)) step.q = candidate;
-            }
-        }
-    }
-    // Approximate multipliers may leave the step longer than the region; the ray back to the current point is feasible.
-    step.length = std::sqrt(arma::dot(step.q, scale % step.q));
-    if (step.length > 1.5 * radius) {
-        step.q *= radius / step.length;
-        step.length = radius;
-    }
-    step.limited = m[0] > 1e3 * least_damping || step.length > (1 - trust_tolerance) * radius;
-    step.predicted = decrease(matrix, gradient, step.q);
-    step.multipliers = m;
-    step.ok = step.q.is_finite();
+    step.length = model.length(step.q);
+    step.limited = step.damping > 1e3 * least_damping || step.length > (1 - trust_tolerance) * radius;
+    step.predicted = model.decrease(step.q);
     return step;
 }
 

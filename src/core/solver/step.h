@@ -5,7 +5,7 @@
 
 namespace cosmoe {
 
-// Block [first, first + length) of the step q obeys norm(center + q_block) <= radius.
+// Block [first, first + center.n_elem) of the step q obeys norm(center + q_block) <= radius.
 struct BallLimit {
     arma::uword first;
     arma::vec center;
@@ -14,18 +14,18 @@ struct BallLimit {
 
 struct Step {
     arma::vec q;
-    double predicted = 0;    // decrease of the quadratic model
-    double length = 0;       // norm(D q)
-    bool limited = false;    // the trust region binds
-    arma::vec multipliers;   // trust region, then balls; a warm start for the next step
+    double predicted = 0;  // decrease of the quadratic model
+    double length = 0;     // norm(D q)
+    double damping = 0;    // multiplier of the trust region; a warm start for the next step
+    bool limited = false;  // the trust region binds
     bool ok = false;
 };
 
-// Minimises gradient'q + q'matrix q / 2 subject to norm(D q) <= radius and the balls, D^2 = diag(scale). The multipliers
-// of all constraints are found together by Newton's method on the concave dual,
-//   (matrix + mu D^2 + sum_j lambda_j E_j) q = -(gradient + sum_j lambda_j E_j center_j),
-// kept inside the region where the left-hand side is positive definite (More and Sorensen, 1983, for one constraint).
+// Minimises gradient'q + q'matrix q / 2 subject to norm(D q) <= radius and the balls, D^2 = diag(scale). Without balls in the
+// way this is Newton's method on the damping (More and Sorensen, 1983). Otherwise a primal-dual interior-point method
+// solves the damped model over the balls. It needs no care for directions the model knows nothing of (the softmax's
+// translations): the balls themselves centre the point along them.
 Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& scale, double radius,
-                const std::vector<BallLimit>& balls, const arma::vec& warm);
+                const std::vector<BallLimit>& balls, double warm_damping = 0);
 
 }  // namespace cosmoe

@@ -26,7 +26,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
     SolverResult out;
     out.theta = project(start, constraints);
     arma::vec scale(out.theta.n_elem, arma::fill::zeros), warm;
-    double radius = 0;
+    double radius = 0, damping = 0;
     bool exact = false;  // which model the next step uses
     try {
         Evaluation here = objective.evaluate(out.theta, Order::hessian);
@@ -51,12 +51,12 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
 
             // Steps from this point, without new derivatives, until one is accepted.
             for (;;) {
-                Step step = solve_step(exact ? hessian : normal, gradient, local_scale, radius, limits, warm);
+                Step step = solve_step(exact ? hessian : normal, gradient, local_scale, radius, limits, damping);
                 if (!step.ok) {
                     out.message = "the step problem has no solution";
                     return out;
                 }
-                warm = step.multipliers;
+                damping = step.damping;
                 // A move as long as the residuals that still promises nothing: flat, however far the minimum.
                 const bool far = !step.limited || step.length * step.length >= 0.9 * 2 * here.value;
                 if (step.predicted <= enough && far) {
@@ -78,7 +78,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     out.message = "the limit of passes was reached";
                     return out;
                 }
-                const arma::vec trial = project(out.theta + model.expand(step.q), constraints);
+                const arma::vec trial = project(objective.move(out.theta, model.expand(step.q)), constraints);
                 Evaluation there = objective.evaluate(trial, Order::hessian);
                 ++out.passes;
                 const bool finite = std::isfinite(there.value) && there.hessian.is_finite() && there.normal.is_finite();
@@ -93,7 +93,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
                 }
                 if (ratio < 0.25 && !tiny) radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
-                else if (ratio > 0.75) radius = std::max(radius, (ratio > 0.9 ? 4 : 2) * step.length);
+                else if (ratio > 0.75) radius = std::max(radius, 2.5 * step.length);
                 out.trace.push_back(std::min(out.value, finite ? there.value : out.value));
                 if (accepted) {
                     out.theta = trial;

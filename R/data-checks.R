@@ -1,0 +1,86 @@
+# Checks of the data against the model, before any work: each stops with a `cosmoe_error_data` that names the culprit.
+
+check_data <- function(data, k, router, expert, standardize) {
+  check_weights(data$w)
+  rows <- if (is.null(data$w) || all(data$w > 0)) seq_along(data$y) else which(data$w > 0)
+  n <- length(rows)
+  if (n == 0L) stop_data("There are no rows to fit.")
+  if (n == 1L) stop_data("There is a single row to fit: a regression needs more.")
+  check_finite_values(data$y, response_words(data$names$y))
+  check_finite_values(data$offset, "`offset`")
+  check_finite_columns(data$x, data$names$x, "expert")
+  check_finite_columns(data$z, data$names$z, "gate")
+  check_response_varies(working_response(data)[rows])
+  check_counts(n, k, router, expert, length(data$names$x), length(data$names$z))
+
+  linear_gate <- k > 1L && (standardize || router$name == "linear")
+  if (expert_is_linear_form(expert)) check_columns(data$x, rows, data$names$x, "expert")
+  if (linear_gate) check_columns(if (is.null(data$z)) data$x else data$z, rows, data$names$z, "gate")
+  invisible(n)
+}
+
+check_weights <- function(w) {
+  if (is.null(w)) return(invisible())
+  check_finite_values(w, "`weights`")
+  if (any(w < 0)) stop_data("`weights` must not be negative: ", row_words(w < 0), ".")
+  if (length(w) && all(w == 0)) stop_data("`weights` are all zero: there are no rows to fit.")
+}
+
+check_finite_values <- function(v, what) {
+  if (is.null(v) || all(is.finite(v))) return(invisible())
+  kind <- if (anyNA(v)) "missing" else "infinite"
+  stop_data(what, " has ", kind, " values: ", row_words(if (anyNA(v)) is.na(v) else is.infinite(v)), ".")
+}
+
+check_finite_columns <- function(x, names, part) {
+  j <- first_nonfinite_column(x)
+  if (length(j)) check_finite_values(x[, j], sprintf("The %s covariate `%s`", part, names[j]))
+}
+
+# Column by column: the data may be large, and a column's range is finite if and only if its values are.
+first_nonfinite_column <- function(x) {
+  for (j in seq_len(NCOL(x) * !is.null(x))) {
+    if (nrow(x) && !all(is.finite(range(x[, j])))) return(j)
+  }
+  NULL
+}
+
+# "row 3", "rows 3, 7 and 12 more".
+row_words <- function(bad) {
+  rows <- which(bad)
+  paste(if (length(rows) == 1L) "row" else "rows", enumerate(rows, quote = ""))
+}
+
+check_response_varies <- function(y) {
+  if (max(y) == min(y)) stop_data("The response is constant: there is nothing to fit.")
+  if (!has_squares(range(y))) stop_data("The response is too large or too small to be squared: rescale it.")
+}
+
+# Whether sums of squares of values with this range, and of their differences, neither overflow nor underflow.
+has_squares <- function(range) max(abs(range)) < 1e150 && range[2L] - range[1L] > 1e-150
+
+check_counts <- function(n, k, router, expert, d, d_gate) {
+  if (k > n) stop_data(sprintf("There are more experts (k = %d) than rows (%d).", k, n))
+  if (k > 1L && d_gate == 0L) {
+    stop_data(sprintf("A gate that chooses among k = %d experts needs at least one covariate.", k))
+  }
+  parameters <- k * expert_n_par(expert, d) + router_df(router, k, d_gate)
+  if (parameters > n) stop_data(sprintf("The model has more parameters (%d) than there are rows (%d).", parameters, n))
+}
+
+# Columns that are constant, or linear combinations of others, leave slopes undefined.
+check_columns <- function(x, rows, names, part) {
+  span <- column_ranges(x, rows)
+  constant <- span[1L, ] == span[2L, ]
+  if (any(constant)) {
+    stop_data("Constant ", part, " covariate: ", enumerate(names[constant]), ". The intercept already stands for it.")
+  }
+  extreme <- !apply(span, 2L, has_squares)
+  if (any(extreme)) stop_data("Too large or too small to be squared: ", enumerate(names[extreme]), ". Rescale it.")
+  found <- find_collinear(x, rows, span)
+  if (is.null(found)) return(invisible())
+  stop_data(
+    "Collinear ", part, " covariates: `", names[found$column], "` is a linear combination of ",
+    enumerate(names[found$of]), " and the intercept."
+  )
+}

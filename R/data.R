@@ -1,0 +1,219 @@
+# From a formula or from matrices to what a fit works on: a list with
+#   y, x, z        response, covariates of the experts and of the gate (double; z is NULL when the gate uses x itself)
+#   w, offset      weights and offset, NULL if none
+#   names          list(y, x, z, shared): column names (z's also when shared), and whether the gate uses x itself
+#   typical, range one row of typical values, and the range, of the covariates a user has to supply
+# and, from a formula, also: formula, terms = list(full, expert, gate), xlevels, contrasts, na.action, model.
+
+# `call` is the matched call of the user's function and `env` the place it was called from, as in lm(); `data` is
+# evaluated.
+data_from_formula <- function(formula, data, call, env, contrasts = NULL) {
+  formula <- as_formula(formula)
+  data <- as_data(data)
+  frame <- training_frame(formula, data, call, env)
+  check_contrasts(contrasts, frame)
+  full <- attr(frame, "terms")
+  expert <- part_terms(formula, data, 1L)
+  gate <- if (length(formula)[2L] == 2L) gate_terms(formula, data) else expert
+  shared <- identical(attr(expert, "term.labels"), attr(gate, "term.labels"))
+  x <- design_matrix(expert, frame, contrasts)
+  z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
+  raw <- raw_frame(formula, data, call, env, full)
+  list(
+    y = as_row_values(frame[[1L]], nrow(frame), response_words(names(frame)[1L])),
+    x = x$design,
+    z = z$design,
+    w = optional_row_values(stats::model.weights(frame), nrow(frame), "`weights`"),
+    offset = optional_row_values(stats::model.offset(frame), nrow(frame), "`offset`"),
+    names = list(y = names(frame)[1L], x = x$names, z = z$names, shared = shared),
+    typical = typical_row(names(raw), function(j) raw[[j]]),
+    range = covariate_range(names(raw), function(j) raw[[j]]),
+    formula = formula,
+    terms = list(full = full, expert = expert, gate = gate),
+    xlevels = stats::.getXlevels(full, frame),
+    contrasts = c(x$contrasts, z$contrasts[setdiff(names(z$contrasts), names(x$contrasts))]),
+    na.action = attr(frame, "na.action"),
+    model = frame
+  )
+}
+
+# `z = NULL` means that the gate uses x.
+data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_name = "y") {
+  x <- as_covariates(x, "x")
+  if (!is.null(z)) z <- as_covariates(z, "z")
+  if (identical(z, x)) z <- NULL
+  n <- nrow(x)
+  if (!is.null(z) && nrow(z) != n) stop_data(sprintf("`z` has %d rows, but `x` has %d.", nrow(z), n))
+  x_names <- covariate_names(x, "x")
+  z_names <- if (is.null(z)) x_names else covariate_names(z, "z")
+  covariates <- unique(c(x_names, z_names))
+  column <- function(j) {
+    name <- covariates[j]
+    if (name %in% x_names) x[, match(name, x_names)] else z[, match(name, z_names)]
+  }
+  list(
+    y = as_row_values(y, n, response_words(y_name)),
+    x = x,
+    z = z,
+    w = optional_row_values(weights, n, "`weights`"),
+    offset = optional_row_values(offset, n, "`offset`"),
+    names = list(y = y_name, x = x_names, z = z_names, shared = is.null(z)),
+    typical = typical_row(covariates, column),
+    range = covariate_range(covariates, column)
+  )
+}
+
+# What the experts have to explain: the response without the offset.
+working_response <- function(data) if (is.null(data$offset)) data$y else data$y - data$offset
+
+# ---- formula ---------------------------------------------------------------------------------------------------------
+
+as_formula <- function(formula) {
+  if (!inherits(formula, "formula")) stop_input("formula", formula, "a formula such as y ~ x | z")
+  formula <- Formula::as.Formula(formula)
+  parts <- length(formula)
+  if (parts[1L] != 1L || parts[2L] > 2L) {
+    stop_input("formula", as_text(formula), "of the form response ~ covariates of experts | covariates of gate")
+  }
+  formula
+}
+
+as_text <- function(formula) I(deparse1(stats::formula(formula)))
+
+as_data <- function(data) {
+  if (is.null(data) || is.data.frame(data) || is.environment(data)) return(data)
+  refuse <- function(...) stop_input("data", data, "a data frame")
+  if (!is.list(data)) refuse()
+  tryCatch(as.data.frame(data), error = refuse)
+}
+
+# The model frame of all parts. Its arguments are evaluated in the data, as in lm(); the data are already evaluated,
+# once, and go by a name of their own.
+training_frame <- function(formula, data, call, env) {
+  frame <- tryCatch(
+    eval_frame(formula, data, call, env, c("subset", "weights", "na.action", "offset")),
+    error = function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
+  )
+  if (attr(attr(frame, "terms"), "response") != 1L) {
+    stop_input("formula", as_text(formula), "one with a single response")
+  }
+  if (nrow(frame) == 0L) {
+    dropped <- length(attr(frame, "na.action"))
+    reason <- if (dropped) sprintf(": `na.action` dropped all %d that have missing values", dropped)
+    stop_data("There are no rows to fit", reason, ".")
+  }
+  frame
+}
+
+eval_frame <- function(formula, data, call, env, arguments, ...) {
+  frame <- call[c(1L, match(arguments, names(call), 0L))]
+  frame[[1L]] <- quote(stats::model.frame)
+  frame$formula <- formula
+  frame$data <- quote(.cosmoe_data)
+  frame$drop.unused.levels <- TRUE
+  if (...length()) frame[...names()] <- list(...)
+  scope <- new.env(parent = env)
+  scope$.cosmoe_data <- data
+  eval(frame, scope)
+}
+
+# The terms of one part, with `.` expanded.
+part_terms <- function(formula, data, part) {
+  terms <- stats::terms(formula, rhs = part, data = if (is.data.frame(data)) data)
+  if (attr(terms, "intercept") == 0L) {
+    stop_input("formula", as_text(formula), "one without `- 1` or `+ 0`: every expert and every gate has an intercept")
+  }
+  stats::delete.response(terms)
+}
+
+gate_terms <- function(formula, data) {
+  gate <- part_terms(formula, data, 2L)
+  if (length(attr(gate, "offset"))) {
+    stop_input("formula", as_text(formula), "one with offset() terms among the experts' covariates only")
+  }
+  gate
+}
+
+check_contrasts <- function(contrasts, frame) {
+  if (is.null(contrasts)) return(invisible())
+  if (!is.list(contrasts) || !all(names(contrasts) %in% names(frame)) || is.null(names(contrasts))) {
+    stop_input("contrasts", contrasts, "a list named by factors of the formula")
+  }
+}
+
+# The model matrix without its column of ones, since experts and gates have their own intercepts; factors are coded as
+# beside an intercept. Plain numbers are joined directly: model.matrix() would make a string for each row on the way.
+design_matrix <- function(terms, frame, contrasts = NULL) {
+  variables <- term_variables(terms, frame)
+  single <- vapply(variables, has_single_level, NA)
+  if (any(single)) stop_data("A factor needs two levels in the data: ", enumerate(names(variables)[single]), ".")
+  plain <- all(attr(terms, "order") == 1L) && all(vapply(variables, function(v) is.numeric(v) && is.null(dim(v)), NA))
+  if (plain) return(bind_numbers(terms, variables, nrow(frame)))
+  contrasts <- contrasts[intersect(names(contrasts), names(variables))]
+  design <- stats::model.matrix(terms, frame, contrasts.arg = if (length(contrasts)) contrasts)
+  used <- attr(design, "contrasts")
+  design <- design[, -1L, drop = FALSE]
+  columns <- colnames(design)
+  dimnames(design) <- NULL
+  list(design = design, names = columns, contrasts = used)
+}
+
+# The columns of the frame that the terms use, in the order of the rows of the terms' "factors".
+term_variables <- function(terms, frame) {
+  variables <- as.list(attr(terms, "variables"))[-1L]
+  words <- function(v) paste(deparse(v, width.cutoff = 500L, backtick = !is.symbol(v)), collapse = " ")
+  frame[vapply(variables, words, "")]
+}
+
+bind_numbers <- function(terms, variables, n) {
+  labels <- attr(terms, "term.labels")
+  factors <- attr(terms, "factors")
+  used <- vapply(seq_along(labels), function(j) which(factors[, j] > 0L), 0L)
+  design <- as.double(unlist(variables[used], use.names = FALSE))
+  dim(design) <- c(n, length(labels))
+  list(design = design, names = labels, contrasts = NULL)
+}
+
+has_single_level <- function(v) {
+  if (is.factor(v)) nlevels(v) < 2L else is.character(v) && length(unique(v[!is.na(v)])) < 2L
+}
+
+# ---- matrices --------------------------------------------------------------------------------------------------------
+
+# A double matrix is returned as it is, uncopied.
+as_covariates <- function(x, argument) {
+  if (is.data.frame(x)) {
+    other <- names(x)[!vapply(x, is.numeric, NA)]
+    if (length(other)) {
+      stop_data("`", argument, "` has columns that are not numeric: ", enumerate(other), ". Use a formula for factors.")
+    }
+    x <- as.matrix(x)
+  }
+  if (!is.numeric(x) || is.factor(x) || length(dim(x)) > 2L) {
+    stop_input(argument, x, "a numeric matrix or a data frame of numeric columns")
+  }
+  if (!is.matrix(x)) x <- matrix(x, ncol = 1L)
+  if (!is.double(x)) storage.mode(x) <- "double"
+  x
+}
+
+# A numeric vector with one value for each row; `what` is its name in messages.
+as_row_values <- function(value, n, what) {
+  if (is.matrix(value) && ncol(value) == 1L) value <- value[, 1L]
+  if (!is.numeric(value) || is.factor(value) || !is.null(dim(value))) {
+    stop_data(what, " must be a numeric vector, not ", describe(value), ".")
+  }
+  if (length(value) != n) stop_data(sprintf("%s has length %d, but there are %d rows.", what, length(value), n))
+  as.double(value)
+}
+
+optional_row_values <- function(value, n, what) if (!is.null(value)) as_row_values(value, n, what)
+
+response_words <- function(name) sprintf("The response `%s`", name)
+
+covariate_names <- function(x, prefix) {
+  names <- colnames(x)
+  default <- sprintf("%s%d", prefix, seq_len(ncol(x)))
+  if (is.null(names)) return(default)
+  ifelse(is.na(names) | !nzchar(names), default, names)
+}

@@ -1,0 +1,194 @@
+#' Fit a mixture of experts with a cosine gate by least squares
+#'
+#' @description
+#' Fits the regression function
+#' \deqn{f(x) = \sum_{k} p_k(z) h(x, \eta_k)}{f(x) = sum_k p_k(z) h(x, eta_k)} by minimising the sum of squares
+#' \eqn{\sum_i w_i (y_i - f(x_i))^2}{sum_i w_i (y_i - f(x_i))^2}. The gate \eqn{p_k(z)} is a softmax with a linear,
+#' cosine or perturbed cosine router ([router_perturbed_cosine()]), the experts h are linear, polynomial, activation
+#' units, small networks or functions of the user ([expert_linear()]). Experts and gate may use different covariates x
+#' and z.
+#'
+#' @param x A formula (or the name `formula`), or the n x d matrix of the experts' covariates: numeric, or a data frame
+#'   of numeric columns. A double matrix is not copied.
+#' @param formula `y ~ x1 + x2 | z1 + z2`: response, covariates of the experts, covariates of the gate. One part
+#'   serves both. Everything works as in [stats::lm()]: `.`, factors, interactions, splines, `offset()` (in the
+#'   experts' part). Experts and gates always have an intercept, so `- 1` and `+ 0` are errors.
+#' @param data A data frame (or list, or environment) with the variables of the formula.
+#' @param k Number of experts, a whole number; 2 by default, the smallest mixture.
+#' @param router A router, or its name; the default perturbed cosine router with tau1 = tau2 = 0.1 is the one that the
+#'   paper recommends.
+#' @param expert An expert, or its name; linear by default, the easiest to read.
+#' @param weights Non-negative weights, one for each row, not all zero; they need not be whole numbers. Rows with
+#'   weight zero do not count, but get fitted values. `NULL` for equal weights.
+#' @param subset,na.action,contrasts As in [stats::lm()]. Missing values in a matrix are an error.
+#' @param offset A known addend of the regression function, one number for each row.
+#' @param standardize Whether covariates are centred and scaled to standard deviation 1. For experts and for the
+#'   linear router this only helps the numerics: coefficients are on the user's scale in any case. For the cosine
+#'   routers the angle depends on origin and units, so the gate's centre and scale are part of the model, stored and
+#'   used by prediction, and the coefficients are those of the standardized covariates. `TRUE` is the default because
+#'   raw units make angles arbitrary; `FALSE` is the paper's model.
+#' @param start `NULL` to let the package draw starts, or one more start: a fit of the same size, or `list(beta, b,
+#'   experts)` with a d_gate x k matrix, a vector of length k and a q x k matrix, q the number of parameters of one
+#'   expert, in the coordinates in which a fit reports them.
+#' @param control Numerical settings, from [moe_control()] or a named list of its arguments.
+#' @param model Whether the fit keeps the model frame.
+#' @param method `"ls"`, least squares.
+#' @param y Response, a numeric vector of length n.
+#' @param z The n x d_gate matrix of the gate's covariates; the experts' by default.
+#' @param ... Nothing: any further argument is an error.
+#'
+#' @details All checks come before any work. Data that cannot be fitted stop with a `cosmoe_error_data`: no or one
+#' row, a constant response, missing or infinite values, negative weights, more experts or more parameters than rows,
+#' and constant or collinear covariates. Covariates are checked where they would leave coefficients undefined: for all
+#' experts but constant and custom ones, and for the gate when it is standardized or linear. As with [stats::lm()],
+#' `na.action` looks at all variables in the model frame, weights and offset included. Bad arguments stop with a
+#' `cosmoe_error_input`.
+#'
+#' Starts are drawn with R's random numbers: `set.seed()` reproduces a fit exactly. They run on the
+#' workers of the current `future::plan()`.
+#'
+#' The sum of squares has many local minima, and is not even continuous for sparse gates (`top_k`). Look at
+#' `fit$starts`.
+#'
+#' @return An object of class `cosine_moe`, a list. Its main entries: `gate`, a list of `beta` (d_gate x k, infinite
+#'   on the boundary of the parameter space), `b` (length k) and `u` (d_gate x k, see [routers]) in a canonical
+#'   representative; `experts` (q x k), columns in order of decreasing mean gate weight `gate_mean`; `fitted.values`,
+#'   `residuals`, `sse` (weighted), `df` (number of identifiable parameters), `df.residual`, `sigma` (\eqn{\sqrt{sse /
+#'   df.residual}}{sqrt(sse / df.residual)}), `nobs` (rows with positive weight); `starts`, a table of all starts;
+#'   `convergence` and `diagnostics`. A fit that has not converged gives one warning of class
+#'   `cosmoe_warning_convergence`.
+#'
+#' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
+#' perturbing cosine router in mixture of experts. ICLR 2025, arXiv:2405.14131: model and least squares estimator.
+#'
+#' @seealso [moe_control()], [router_perturbed_cosine()], [expert_linear()].
+#' @examples
+#' set.seed(1)
+#' fit <- fit_cosine_moe(dist ~ speed, data = cars, k = 2, control = moe_control(n_starts = 5))
+#' fit
+#' # Experts use speed, the gate speed and its square.
+#' x <- as.matrix(cars["speed"])
+#' fit_cosine_moe(x, cars$dist, z = cbind(x, square = x[, 1]^2), control = moe_control(n_starts = 5))
+#' @export
+fit_cosine_moe <- function(x, ...) UseMethod("fit_cosine_moe")
+
+#' @rdname fit_cosine_moe
+#' @export
+fit_cosine_moe.formula <- function(formula, data, k = 2, router = "perturbed_cosine", expert = "linear",
+                                   weights, subset, na.action, offset, contrasts = NULL, standardize = TRUE,
+                                   start = NULL, control = moe_control(), model = FALSE, method = "ls", ...) {
+  check_dots_empty(...)
+  call <- match.call()
+  call[[1L]] <- quote(fit_cosine_moe)
+  settings <- fit_settings(k, router, expert, standardize, control, method)
+  keep_frame <- check_flag(model)
+  data <- data_from_formula(formula, if (!missing(data)) data, call, parent.frame(), contrasts)
+  if (!keep_frame) data$model <- NULL
+  fit_prepared(data, settings, start, call)
+}
+
+#' @rdname fit_cosine_moe
+#' @export
+fit_cosine_moe.default <- function(x, y, k = 2, router = "perturbed_cosine", expert = "linear", z = x, weights = NULL,
+                                   offset = NULL, standardize = TRUE, start = NULL, control = moe_control(),
+                                   method = "ls", ...) {
+  if (missing(x)) stop_input("x", I("missing"), "the first argument, a formula or a matrix")
+  check_dots_empty(...)
+  call <- match.call()
+  call[[1L]] <- quote(fit_cosine_moe)
+  settings <- fit_settings(k, router, expert, standardize, control, method)
+  if (missing(y)) stop_input("y", I("missing"), "a numeric vector")
+  y_name <- if (is.name(call$y)) as.character(call$y) else "y"
+  data <- data_from_matrix(x, y, if (!missing(z)) z, weights, offset, y_name)
+  fit_prepared(data, settings, start, call)
+}
+
+# The arguments that need no data to be checked.
+fit_settings <- function(k, router, expert, standardize, control, method = "ls") {
+  check_choice(method, "ls")
+  k <- check_count(k)
+  router <- as_router(router)
+  if (!is.null(router$top_k)) check_count(router$top_k, upper = k, argument = "router$top_k")
+  list(
+    k = k,
+    router = router,
+    expert = as_expert(expert),
+    standardize = check_flag(standardize),
+    control = as_control(control)
+  )
+}
+
+# From checked data to the fitted object.
+fit_prepared <- function(data, settings, start, call) {
+  check_data(data, settings$k, settings$router, settings$expert, settings$standardize)
+  check_custom_expert(settings$expert, data$x)
+  start <- check_start(start, data, settings)
+  estimate <- estimate_least_squares(
+    data, settings$router, settings$expert, settings$k, start, settings$standardize, settings$control
+  )
+  fit <- new_cosine_moe(call, data, settings, estimate)
+  if (!isTRUE(fit$convergence$converged)) warn_convergence("The fit has not converged: ", fit$convergence$message)
+  fit
+}
+
+# A trial call on a few rows tells a function of the wrong shape before the core meets it.
+check_custom_expert <- function(expert, x) {
+  if (expert$name != "custom") return(invisible())
+  rows <- x[seq_len(min(3L, nrow(x))), , drop = FALSE]
+  trial <- function(name, size) {
+    result <- tryCatch(
+      expert[[name]](rows, rep(0.5, expert$n_par)),
+      error = function(e) {
+        stop_input(name, I(paste("one that stops with:", conditionMessage(e))), "a function of (x, eta)")
+      }
+    )
+    if (!is.numeric(result) || length(result) != prod(size)) {
+      stop_input(name, I(paste("one that gives", describe(result))), paste("a function that gives", size_words(size)))
+    }
+  }
+  trial("value", nrow(rows))
+  trial("gradient", c(nrow(rows), expert$n_par))
+}
+
+size_words <- function(size) {
+  if (length(size) == 1L) return(sprintf("%d numbers for %d rows", size, size))
+  sprintf("a %d x %d matrix for %d rows", size[1L], size[2L], size[1L])
+}
+
+# NULL, or list(beta, b, experts, u) in reported coordinates; u is NULL unless the start is a fit with the same router.
+check_start <- function(start, data, settings) {
+  if (is.null(start)) return(NULL)
+  k <- settings$k
+  d_gate <- length(data$names$z)
+  q <- expert_n_par(settings$expert, length(data$names$x))
+  if (inherits(start, "cosine_moe")) return(start_from_fit(start, d_gate, k, q, settings$router))
+  entries <- c("beta", "b", "experts")
+  if (!is.list(start) || is.object(start) || !setequal(names(start), entries)) {
+    stop_input("start", start, "NULL, a fit, or list(beta = , b = , experts = )")
+  }
+  list(
+    beta = check_matrix(start$beta, d_gate, k),
+    b = check_vector(start$b, k),
+    experts = check_matrix(start$experts, q, k),
+    u = NULL
+  )
+}
+
+start_from_fit <- function(fit, d_gate, k, q, router) {
+  size <- function(d_gate, k, q) {
+    sprintf("a fit with k = %d, %d gate covariates and %d parameters in each expert", k, d_gate, q)
+  }
+  if (!identical(dim(fit$gate$beta), c(d_gate, k)) || !identical(dim(fit$experts), c(q, k))) {
+    stop_input("start", I(size(nrow(fit$gate$beta), fit$k, nrow(fit$experts))), size(d_gate, k, q))
+  }
+  same <- identical(fit$router[c("name", "scale", "tau1")], router[c("name", "scale", "tau1")])
+  if (!same && !all(is.finite(fit$gate$beta))) {
+    stop_input("start", I("one on the boundary of another"), "a fit with the same router, or with finite `gate$beta`")
+  }
+  list(
+    beta = unname(fit$gate$beta),
+    b = unname(fit$gate$b),
+    experts = unname(fit$experts),
+    u = if (same) unname(fit$gate$u)
+  )
+}

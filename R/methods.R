@@ -1,0 +1,217 @@
+#' Methods for fitted mixtures of experts
+#'
+#' @description
+#' The usual questions to a fitted regression, answered for `cosine_moe` objects. [stats::fitted()],
+#' [stats::weights()] and [stats::df.residual()] need no method of their own.
+#'
+#' @param object,x,formula A fit from [fit_cosine_moe()].
+#' @param what Which coefficients.
+#' @param type `"response"`: observed minus fitted. `"pearson"`: the same times the square root of the weight, so that
+#'   all have equal variance.
+#' @param part Which part of the formula, that of the experts or that of the gate; for `terms()` also `"full"`, all
+#'   variables with the response.
+#' @param formula. Changes to the formula, as in [stats::update.formula()], in both parts: in `. ~ . - x1 | . + z1` a
+#'   dot stands for what the same part holds already. One part alone leaves the gate's part as it is.
+#' @param evaluate Whether to fit the changed model, or only to return its call.
+#' @param ... For `update()`, arguments of [fit_cosine_moe()] to change; `NULL` removes one. For `model.frame()`,
+#'   `data`, `subset` or `na.action` to use instead of those of the fit. Otherwise nothing; `coef()`, `residuals()` and
+#'   `model.matrix()` take any argument for an error.
+#'
+#' @details
+#' The gate's coefficients are a canonical representative: one vector may be added to all \eqn{u_k} and one number to
+#' all biases without any change of the model. For cosine routers with `standardize = TRUE` they belong to the
+#' covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
+#' the boundary; its direction is that of `fit$gate$u`.
+#'
+#' A least squares fit has no likelihood: there is no `logLik()` and no `AIC()`.
+#'
+#' @return
+#' * `coef()`: for `"gate"` a matrix with one column for each expert, the bias in the row `(Intercept)` and
+#'   \eqn{\beta_k} below it; for `"experts"` one with the parameters of each expert, intercept first; for `"all"` both
+#'   in one vector, with names such as `gate1:lstat` and `expert1:lstat`.
+#' * `residuals()`: a numeric vector; `fitted()` and `weights()` too (`NULL` without weights). After `na.action =
+#'   na.exclude` all three have `NA` for the rows that the fit dropped.
+#' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable
+#'   parameters.
+#' * `deviance()`: the weighted sum of squared residuals; `sigma()`: \eqn{\sqrt{deviance / df.residual}}{sqrt(deviance
+#'   / df.residual)}.
+#' * `formula()`: the formula, with `.` written out; `terms()`: a terms object; `model.frame()`: a data frame,
+#'   evaluated again unless the fit kept it; `model.matrix()`: a numeric matrix, without a column of ones. A fit from
+#'   matrices has no formula: for it the first three stop with a `cosmoe_error_input`. Data that cannot be found again
+#'   are a `cosmoe_error_data`.
+#' * `update()`: the new fit, or its call.
+#'
+#' @seealso [fit_cosine_moe()], [predict.cosine_moe()], [summary.cosine_moe()], [simulate.cosine_moe()].
+#' @examples
+#' set.seed(1)
+#' quick <- moe_control(n_starts = 5)
+#' fit <- fit_cosine_moe(mpg ~ wt + hp | wt, data = mtcars, k = 2, control = quick)
+#' coef(fit, "experts")
+#' sigma(fit)
+#' head(residuals(fit))
+#' formula(update(fit, . ~ . - hp | . + qsec))
+#' @name cosine_moe-methods
+#' @aliases coef.cosine_moe
+#' @importFrom stats coef deviance formula model.frame model.matrix nobs predict residuals sigma simulate terms update
+NULL
+
+#' @rdname cosine_moe-methods
+#' @export
+coef.cosine_moe <- function(object, what = c("all", "gate", "experts"), ...) {
+  check_dots_empty(...)
+  what <- check_choice(what, c("all", "gate", "experts"))
+  gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
+  experts <- intercept_first(object$experts)
+  switch(what, gate = gate, experts = experts, all = c(by_column(gate, "gate"), by_column(experts, "expert")))
+}
+
+# In linear forms a'x + b the core has the intercept last, readers expect it first.
+intercept_first <- function(par) {
+  first <- rownames(par) == "(Intercept)"
+  rbind(par[first, , drop = FALSE], par[!first, , drop = FALSE])
+}
+
+# The columns of a matrix one after the other, with names such as "gate1:wt".
+by_column <- function(values, prefix) {
+  names <- outer(rownames(values), seq_len(ncol(values)), function(row, column) paste0(prefix, column, ":", row))
+  stats::setNames(as.vector(values), names)
+}
+
+#' @rdname cosine_moe-methods
+#' @export
+residuals.cosine_moe <- function(object, type = c("response", "pearson"), ...) {
+  check_dots_empty(...)
+  type <- check_choice(type, c("response", "pearson"))
+  value <- object$residuals
+  if (type == "pearson" && !is.null(object$weights)) value <- value * sqrt(object$weights)
+  stats::naresid(object$na.action, value)
+}
+
+#' @rdname cosine_moe-methods
+#' @export
+nobs.cosine_moe <- function(object, ...) object$nobs
+
+#' @rdname cosine_moe-methods
+#' @export
+deviance.cosine_moe <- function(object, ...) object$sse
+
+#' @rdname cosine_moe-methods
+#' @export
+sigma.cosine_moe <- function(object, ...) object$sigma
+
+# ---- formula and data ------------------------------------------------------------------------------------------------
+
+#' @rdname cosine_moe-methods
+#' @export
+formula.cosine_moe <- function(x, ...) {
+  check_has_formula(x)
+  formula <- stats::formula(x$formula)
+  if ("." %in% all.vars(formula)) {
+    parts <- list(x$terms$expert, if (length(x$formula)[2L] == 2L) x$terms$gate)
+    sides <- lapply(Filter(Negate(is.null), parts), function(part) stats::formula(part)[[2L]])
+    formula[[3L]] <- Reduce(function(expert, gate) call("|", expert, gate), sides)
+  }
+  formula
+}
+
+#' @rdname cosine_moe-methods
+#' @export
+terms.cosine_moe <- function(x, part = c("full", "expert", "gate"), ...) {
+  check_has_formula(x)
+  x$terms[[check_choice(part, c("full", "expert", "gate"))]]
+}
+
+check_has_formula <- function(fit) {
+  if (is.null(fit$formula)) {
+    stop_cosmoe("input", "The fit comes from matrices: it has no formula, terms or model frame.", argument = "object")
+  }
+}
+
+#' @rdname cosine_moe-methods
+#' @export
+model.frame.cosine_moe <- function(formula, ...) {
+  check_has_formula(formula)
+  given <- list(...)
+  given <- given[intersect(names(given), c("data", "subset", "na.action"))]
+  if (length(given) == 0L && !is.null(formula$model)) return(formula$model)
+  env <- environment(formula$formula)
+  find_again({
+    call <- formula$call
+    data <- if ("data" %in% names(given)) given$data else eval(call$data, env)
+    call[intersect(names(given), c("subset", "na.action"))] <- given[setdiff(names(given), "data")]
+    eval_frame(formula$terms$full, as_data(data), call, env, c("subset", "weights", "na.action", "offset"),
+               xlev = formula$xlevels)
+  })
+}
+
+#' @rdname cosine_moe-methods
+#' @export
+model.matrix.cosine_moe <- function(object, part = c("expert", "gate"), ...) {
+  check_dots_empty(...)
+  part <- check_choice(part, c("expert", "gate"))
+  data <- training_covariates(object, parent.frame())
+  gate <- part == "gate"
+  value <- if (gate && !is.null(data$z)) data$z else data$x
+  dimnames(value) <- list(data$row_names, if (gate) object$names$z else object$names$x)
+  value
+}
+
+# The covariates of the fit once more, in the shape of prepare_newdata(). Fits keep no copy of the data: these come
+# from the model frame or, after matrices, from evaluating the arguments of the call in `env`.
+training_covariates <- function(object, env) {
+  parts <- if (is.null(object$formula)) matrices_again(object, env) else designs_again(object)
+  n <- length(object$fitted.values)
+  if (nrow(parts$x) != n) stop_data_changed()
+  c(parts, list(offset = object$offset, n = n, rows = seq_len(n), na.action = object$na.action))
+}
+
+designs_again <- function(object) {
+  frame <- stats::model.frame(object)
+  design <- function(part) design_matrix(object$terms[[part]], frame, object$contrasts)$design
+  list(x = design("expert"), z = if (!object$names$shared) design("gate"), row_names = row.names(frame))
+}
+
+matrices_again <- function(object, env) {
+  find_again({
+    given <- list(x = eval(object$call$x, env), z = eval(object$call$z, env), offset = object$offset)
+    parts <- split_newdata(object, given)
+    list(x = parts$x, z = parts$z, row_names = rownames(given$x))
+  })
+}
+
+find_again <- function(value) {
+  tryCatch(value, error = function(e) {
+    stop_data("The data of the fit cannot be found again: ", sub("[.]$", "", conditionMessage(e)), ".")
+  })
+}
+
+stop_data_changed <- function() {
+  stop_data("The data of the fit cannot be found again: what its call names now gives other values.")
+}
+
+# ---- update ----------------------------------------------------------------------------------------------------------
+
+#' @rdname cosine_moe-methods
+#' @export
+update.cosine_moe <- function(object, formula., ..., evaluate = TRUE) { # nolint: object_name_linter.
+  call <- object$call
+  if (!missing(formula.)) call$formula <- updated_formula(object, formula.)
+  changes <- match.call(expand.dots = FALSE)$...
+  if (any(!nzchar(names(changes))) || length(names(changes)) < length(changes)) {
+    stop_input("...", I("without a name"), "named arguments of fit_cosine_moe()")
+  }
+  for (name in names(changes)) call[[name]] <- changes[[name]]
+  if (check_flag(evaluate)) eval(call, parent.frame()) else call
+}
+
+# A formula of one part serves experts and gate: before the gate's part changes, it becomes a part of its own.
+updated_formula <- function(object, change) {
+  old <- Formula::as.Formula(stats::formula(object))
+  change <- Formula::as.Formula(change)
+  if (length(old)[2L] == 1L && length(change)[2L] == 2L) {
+    shared <- stats::formula(old)
+    shared[[3L]] <- call("|", shared[[3L]], shared[[3L]])
+    old <- Formula::as.Formula(shared)
+  }
+  stats::formula(stats::update(old, change))
+}

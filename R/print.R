@@ -1,0 +1,267 @@
+#' Printing and summarising a mixture of experts
+#'
+#' @description
+#' `print()` says in a few lines what was fitted and how well. `summary()` adds the residuals' quartiles, the tables
+#' of experts and gate, the evidence for convergence, how often the starts found the best solution, and everything
+#' unusual about the solution.
+#'
+#' @param object,x A fit from [fit_cosine_moe()], or for `print()` its summary.
+#' @param digits Number of significant digits.
+#' @param ... Nothing: any further argument is an error.
+#'
+#' @details
+#' *Table of experts.* One column for each expert, in order of decreasing mean gate weight, and that weight.
+#'
+#' *Table of the gate.* The bias b of each expert and its \eqn{\beta}. For the cosine routers \eqn{\beta} is split
+#' into its norm (the perturbed router's; the cosine router has none) and its direction, a vector of norm 1. `Inf` is
+#' a gate on the boundary of the parameter space. Only differences between experts have a meaning. When the gate's
+#' covariates were standardized, their centre and scale are in the table, and \eqn{\beta} belongs to the standardized
+#' ones.
+#'
+#' *Convergence.* The predicted decrease is what one more step of the solver could take off the sum of squares, in
+#' units of the residual variance: far below 1, the data cannot tell the solution from the exact minimum. The smallest
+#' curvature is that of the sum of squares in the direction that is worst determined, among those that change the
+#' model. Every gate has some flat directions of its own, in which no probability changes; more of them make the
+#' solution non-unique.
+#'
+#' *R-squared* is 1 minus the (weighted) sum of squares over that around the (weighted) mean of the response.
+#'
+#' @return `summary()`: an object of class `summary.cosine_moe`, a list with `call`, `residuals` (Pearson), `experts`
+#'   and `gate` (the tables), `gate_mean`, `sse`, `sigma`, `df`, `df.residual`, `nobs`, `r.squared`, `convergence`,
+#'   `starts`, `notes` (whatever is unusual, in words), and what describes the model. `print()`: its argument,
+#'   invisibly.
+#'
+#' @seealso [coef.cosine_moe()], [plot.cosine_moe()].
+#' @examples
+#' set.seed(1)
+#' fit <- fit_cosine_moe(mpg ~ wt + hp | wt, data = mtcars, k = 2, control = moe_control(n_starts = 5))
+#' fit
+#' summary(fit)
+#' @export
+print.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
+  check_dots_empty(...)
+  print_head(x, digits)
+  weights <- paste(names(x$gate_mean), format(round(x$gate_mean, 3L)))
+  print_line("Mean gate weights: ", paste(weights, collapse = ", "))
+  print_line(fit_words(x, digits))
+  print_line(convergence_words(x$convergence))
+  print_line(starts_words(x$starts))
+  print_notes(fit_notes(x))
+  invisible(x)
+}
+
+#' @rdname print.cosine_moe
+#' @export
+summary.cosine_moe <- function(object, ...) {
+  check_dots_empty(...)
+  kept <- c(
+    "call", "k", "router", "expert", "standardize", "names", "na.action", "gate_mean", "sse", "sigma", "df",
+    "df.residual", "nobs", "convergence", "starts"
+  )
+  structure(
+    c(unclass(object)[kept], list(
+      weighted = !is.null(object$weights),
+      residuals = as.vector(stats::residuals(object, "pearson")),
+      experts = intercept_first(object$experts),
+      gate = gate_table(object),
+      r.squared = r_squared(object),
+      notes = fit_notes(object)
+    )),
+    class = "summary.cosine_moe"
+  )
+}
+
+#' @rdname print.cosine_moe
+#' @export
+print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
+  check_dots_empty(...)
+  print_head(x, digits)
+  print_residuals(x, digits)
+  print_section("Experts", rbind(`mean gate weight` = x$gate_mean, x$experts), digits)
+  if (x$k > 1L) print_section(gate_title(x), x$gate, digits)
+  cat("\n")
+  print_line(fit_words(x, digits))
+  print_line("R-squared ", format(x$r.squared, digits = digits), omitted_words(x))
+  cat("\n")
+  print_line(convergence_words(x$convergence))
+  print_certificate(x$convergence$certificate, digits)
+  print_line(starts_words(x$starts))
+  print_notes(x$notes)
+  invisible(x)
+}
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+# Bias and beta for each expert; for cosine routers norm and direction of beta, and centre and scale of the covariates.
+gate_table <- function(fit) {
+  bias <- rbind(`bias b` = fit$gate$b)
+  if (fit$router$name == "linear") return(rbind(bias, fit$gate$beta))
+  size <- if (fit$router$name == "perturbed_cosine") rbind(`norm of beta` = sqrt(colSums(fit$gate$beta^2)))
+  direction <- unit_columns(fit$gate$u)
+  table <- rbind(bias, size, direction)
+  if (!fit$standardize) return(table)
+  blank <- rep(NA_real_, nrow(table) - nrow(direction))
+  center <- ifelse(abs(fit$z_center) < 1e-12 * fit$z_scale, 0, fit$z_center)
+  cbind(table, center = c(blank, center), scale = c(blank, fit$z_scale))
+}
+
+unit_columns <- function(u) {
+  size <- sqrt(colSums(u^2))
+  u / rep(ifelse(size > 0, size, 1), each = nrow(u))
+}
+
+gate_title <- function(x) {
+  if (x$router$name == "linear") return("Gate: bias and beta")
+  covariates <- if (x$standardize) ", for (covariate - center) / scale" else ""
+  size <- if (x$router$name == "perturbed_cosine") ", norm" else ""
+  paste0("Gate: bias", size, " and direction of beta", covariates)
+}
+
+r_squared <- function(fit) {
+  w <- if (is.null(fit$weights)) rep(1, length(fit$y)) else fit$weights
+  1 - fit$sse / sum(w * (fit$y - stats::weighted.mean(fit$y, w))^2)
+}
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+count_words <- function(n, what, plural = paste0(what, "s")) paste(n, if (n == 1L) what else plural)
+
+fit_words <- function(x, digits) {
+  show <- function(value) format(value, digits = digits)
+  sprintf(
+    "%s, %s; %ssum of squares %s, residual standard deviation %s on %s",
+    count_words(x$nobs, "row"), count_words(x$df, "identifiable parameter"),
+    if (is.null(x$weights) && !isTRUE(x$weighted)) "" else "weighted ",
+    show(x$sse), show(x$sigma), count_words(x$df.residual, "degree of freedom", "degrees of freedom")
+  )
+}
+
+omitted_words <- function(x) {
+  omitted <- length(x$na.action)
+  if (omitted) sprintf("; %s with missing values left out", count_words(omitted, "row"))
+}
+
+convergence_words <- function(convergence) {
+  passes <- count_words(convergence$passes, "pass", "passes")
+  method <- convergence$optimizer
+  how <- if (length(method)) sprintf(" (%s)", method) else ""
+  words <- switch(convergence$status,
+    converged = sprintf("Converged after %s over the data%s", passes, how),
+    max_passes = sprintf("NOT CONVERGED: stopped after %s over the data%s, the limit", passes, how),
+    stalled = sprintf("NOT CONVERGED: no further progress after %s over the data%s", passes, how),
+    interrupted = sprintf("UNFINISHED: interrupted; the best fit after %s over the data%s", passes, how),
+    sprintf("Status %s after %s over the data%s", convergence$status, passes, how)
+  )
+  paste0(words, ".")
+}
+
+# "7 of 50 starts reached the best sum of squares; the second-best optimum is 1.2% higher."
+starts_words <- function(starts) {
+  best <- sum(starts$reached_best)
+  words <- sprintf("%d of %s reached the best sum of squares", best, count_words(nrow(starts), "start"))
+  others <- starts$objective[!starts$reached_best & starts$status %in% "converged"]
+  lowest <- min(starts$objective, na.rm = TRUE)
+  if (length(others) == 0L || lowest <= 0) return(paste0(words, "."))
+  excess <- 100 * (min(others) / lowest - 1)
+  sprintf("%s; the second-best optimum is %s%% higher.", words, format(excess, digits = 2L))
+}
+
+# Everything unusual about the solution, one sentence each.
+fit_notes <- function(fit) {
+  found <- fit$diagnostics
+  about <- function(what, index, one, many) {
+    if (length(index) == 0L) return(NULL)
+    several <- length(index) > 1L
+    paste0(what, if (several) "s", " ", enumerate(index, quote = "", max = Inf), " ", if (several) many else one)
+  }
+  infinite <- fit$router$name == "perturbed_cosine" && is.infinite(fit$control$bound_gate)
+  c(
+    about("Expert", found$empty, "has lost all weight: fewer experts fit as well.",
+          "have lost all weight: fewer experts fit as well."),
+    about("Expert", setdiff(which(fit$gate_mean < 0.01), found$empty),
+          "has less than 1% of the weight: its coefficients are hard to determine.",
+          "have less than 1% of the weight: their coefficients are hard to determine."),
+    about("Expert", sort(unique(unlist(found$coincident))), "coincides with another.",
+          "coincide: fewer experts fit as well."),
+    if (infinite) {
+      about("Gate", found$boundary, "is on the boundary: its beta is infinite, only the direction is estimated.",
+            "are on the boundary: their beta is infinite, only the direction is estimated.")
+    } else {
+      about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
+    },
+    about("Expert", found$expert_bound, "is on its bound, `bound_expert`.", "are on their bound, `bound_expert`."),
+    if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions)
+  )
+}
+
+nonunique_words <- function(null_directions) {
+  where <- if (length(null_directions)) {
+    sprintf(" in %s of the parameters", count_words(null_directions, "direction"))
+  }
+  paste0("The solution is not unique: the sum of squares is flat", where, ". Coefficients are one choice of many.")
+}
+
+# ---- lines on the screen ---------------------------------------------------------------------------------------------
+
+line_width <- function() min(80L, getOption("width"))
+
+# One paragraph, wrapped; further lines are indented.
+print_line <- function(..., bullet = "") {
+  cat(strwrap(paste0(bullet, ...), width = line_width(), exdent = 2L), sep = "\n")
+}
+
+print_head <- function(x, digits) {
+  cat("Mixture-of-experts regression, least squares\n\nCall:\n")
+  cat(strwrap(deparse1(x$call), width = line_width(), exdent = 4L), sep = "\n")
+  covariates <- function(names) count_words(length(names), "covariate")
+  cat("\n")
+  print_line("Experts: ", x$k, " x ", format(x$expert), ", ", covariates(x$names$x))
+  print_line(
+    "Router: ", format(x$router, digits = digits), ", ", covariates(x$names$z),
+    if (x$standardize && x$router$name != "linear") ", standardized"
+  )
+}
+
+print_section <- function(title, table, digits, most_rows = 30L) {
+  cat("\n", title, ":\n", sep = "")
+  shown <- seq_len(min(nrow(table), most_rows))
+  print(format_entries(table[shown, , drop = FALSE], digits), quote = FALSE, right = TRUE)
+  more <- nrow(table) - length(shown)
+  if (more > 0L) cat("  ... and ", count_words(more, "more row"), ": see coef()\n", sep = "")
+}
+
+# Rows are in different units, so every number has its own digits; missing ones are left blank.
+format_entries <- function(table, digits) {
+  text <- sub("[.]$", "", formatC(table, digits = digits, format = "g", flag = "#"))
+  text[is.na(table)] <- ""
+  array(text, dim(table), dimnames(table))
+}
+
+print_residuals <- function(x, digits) {
+  quartiles <- stats::quantile(x$residuals, na.rm = TRUE)
+  names(quartiles) <- c("Min", "1Q", "Median", "3Q", "Max")
+  cat("\n", if (x$weighted) "Weighted residuals" else "Residuals", ":\n", sep = "")
+  print(zapsmall(quartiles, digits + 1L), digits = digits)
+}
+
+print_certificate <- function(certificate, digits) {
+  if (length(certificate) == 0L) return(invisible())
+  show <- function(value) format(value, digits = 2L)
+  print_line(
+    "Another step would lower the sum of squares by ", show(certificate$predicted_decrease),
+    " residual variances; projected gradient ", show(certificate$projected_gradient), ".", bullet = "  "
+  )
+  active <- certificate$active
+  print_line(
+    "Active constraints: ", if (length(active)) paste(active, collapse = ", ") else "none", ". Smallest curvature ",
+    show(certificate$smallest_curvature), ". Flat directions: the gate's own ", certificate$gauge,
+    if (certificate$null_directions) sprintf(" and %d more.", certificate$null_directions) else ", no others.",
+    bullet = "  "
+  )
+}
+
+print_notes <- function(notes) {
+  if (length(notes) == 0L) return(invisible())
+  cat("\nPlease note:\n")
+  for (note in notes) print_line(note, bullet = "* ")
+}

@@ -1,0 +1,46 @@
+#' Responses simulated from a fitted mixture of experts
+#'
+#' Draws new responses for the rows of the fit: fitted value plus a Gaussian error with standard deviation
+#' `sigma(object)`, divided by the square root of the weight where there are weights.
+#'
+#' @param object A fit from [fit_cosine_moe()].
+#' @param nsim Number of draws, a whole number.
+#' @param seed `NULL` to draw on from the current state of the random number generator, or a seed for [set.seed()];
+#'   then the state is put back afterwards.
+#' @param ... Nothing: any further argument is an error.
+#'
+#' @details
+#' Least squares does not assume Gaussian errors; this method does. Rows with weight zero have no finite variance and
+#' are drawn as `NA`.
+#'
+#' @return A data frame with one row for each row of the fit and the columns `sim_1`, `sim_2`, ... The attribute
+#'   `seed` holds the seed, or the state of the generator before the draws, as for [stats::simulate()]. A fit without
+#'   residual degrees of freedom stops with a `cosmoe_error_input`.
+#'
+#' @seealso [predict.cosine_moe()].
+#' @examples
+#' set.seed(1)
+#' fit <- fit_cosine_moe(dist ~ speed, data = cars, k = 2, control = moe_control(n_starts = 5))
+#' draws <- simulate(fit, nsim = 3, seed = 1)
+#' head(draws)
+#' @export
+simulate.cosine_moe <- function(object, nsim = 1, seed = NULL, ...) {
+  check_dots_empty(...)
+  nsim <- check_count(nsim)
+  if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
+  if (!exists(".Random.seed", envir = globalenv(), inherits = FALSE)) stats::runif(1)
+  before <- get(".Random.seed", envir = globalenv())
+  if (!is.null(seed)) {
+    set.seed(seed)
+    on.exit(assign(".Random.seed", before, envir = globalenv()))
+  }
+  mean <- stats::fitted(object)
+  sd <- object$sigma
+  weights <- stats::weights(object)
+  if (!is.null(weights)) sd <- sd / sqrt(ifelse(weights > 0, weights, NA))
+  draw <- function(i) mean + sd * stats::rnorm(length(mean))
+  draws <- stats::setNames(lapply(seq_len(nsim), draw), sprintf("sim_%d", seq_len(nsim)))
+  rows <- if (is.null(names(mean))) seq_along(mean) else names(mean)
+  draws <- structure(draws, class = "data.frame", row.names = rows)
+  structure(draws, seed = if (is.null(seed)) before else structure(seed, kind = as.list(RNGkind())))
+}

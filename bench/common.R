@@ -1,0 +1,115 @@
+# What the tasks share: rows of results, clocks, the machine, PyTorch.
+
+# One line of results.csv. `ratio` is ours / theirs, `goal` says what it should be, `met` is NA where nothing was
+# promised.
+bench_row <- function(task, figure, ours, theirs, goal = "", met = NA, ratio = ours / theirs) {
+  data.frame(task = task, figure = figure, ours = ours, theirs = theirs, ratio = ratio, goal = goal, met = met)
+}
+
+clock <- function() as.numeric(Sys.time())
+
+# Seconds of each function, called in turn so that a busy machine slows all of them: a matrix, one column a function.
+time_in_turn <- function(functions, times, warm = 1) {
+  for (i in seq_len(warm)) for (f in functions) f()
+  seconds <- matrix(NA_real_, times, length(functions), dimnames = list(NULL, names(functions)))
+  for (i in seq_len(times)) {
+    for (j in seq_along(functions)) {
+      start <- clock()
+      functions[[j]]()
+      seconds[i, j] <- clock() - start
+    }
+  }
+  seconds
+}
+
+# ---- PyTorch ---------------------------------------------------------------------------------------------------------
+
+# A Python that imports torch, or "". Linux distributions keep theirs at /usr/bin/python3, whatever comes first on the
+# path.
+find_torch <- local({
+  found <- NULL
+  function() {
+    if (is.null(found)) {
+      candidates <- unique(c(Sys.getenv("COSMOE_PYTHON"), Sys.which("python3"), "/usr/bin/python3"))
+      imports <- function(python) {
+        nzchar(python) && file.exists(python) &&
+          suppressWarnings(system2(python, c("-c", shQuote("import torch")), stdout = FALSE, stderr = FALSE)) == 0
+      }
+      found <<- c(Filter(imports, candidates), "")[1]
+    }
+    found
+  }
+})
+
+# Runs bench/<script> on one thread over the doubles in `data` (each written to its own file) and returns its results as
+# a list of double vectors. Variables that pin OpenBLAS to an old kernel are lifted for this command.
+run_torch <- function(script, data, arguments = list()) {
+  folder <- tempfile("torch")
+  dir.create(folder)
+  on.exit(unlink(folder, recursive = TRUE))
+  for (name in names(data)) writeBin(as.double(data[[name]]), file.path(folder, paste0(name, ".in")))
+  status <- system2("env", c(
+    "-u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1",
+    "PYTHONDONTWRITEBYTECODE=1",
+    shQuote(find_torch()), shQuote(file.path(bench_folder, script)), shQuote(folder),
+    vapply(arguments, format, character(1), scientific = FALSE, digits = 15)
+  ))
+  if (status != 0) stop(script, " failed", call. = FALSE)
+  results <- list.files(folder, "[.]out$")
+  read <- function(file) readBin(file.path(folder, file), "double", file.size(file.path(folder, file)) / 8)
+  stats::setNames(lapply(results, read), sub("[.]out$", "", results))
+}
+
+# ---- the machine -----------------------------------------------------------------------------------------------------
+
+describe_machine <- function() {
+  version <- function(package) {
+    if (requireNamespace(package, quietly = TRUE)) as.character(utils::packageVersion(package)) else "not installed"
+  }
+  first_line <- function(command, arguments) {
+    run <- function() suppressWarnings(system2(command, arguments, stdout = TRUE, stderr = FALSE))
+    lines <- tryCatch(run(), error = function(e) "")
+    c(lines, "unknown")[1]
+  }
+  cpu <- if (file.exists("/proc/cpuinfo")) grep("^model name", readLines("/proc/cpuinfo"), value = TRUE)
+  compiler <- strsplit(first_line(file.path(R.home("bin"), "R"), c("CMD", "config", "CXX17")), " ")[[1]][1]
+  torch <- if (nzchar(find_torch())) {
+    first_line(find_torch(), shQuote(file.path(bench_folder, "torch_model.py")))
+  } else {
+    "no Python with torch found"
+  }
+  blas <- basename(extSoftVersion()[["BLAS"]])
+  pinned <- if (grepl("openblas", blas)) Sys.getenv("OPENBLAS_CORETYPE") else ""
+  c(
+    date = format(Sys.time(), "%Y-%m-%d", tz = "UTC"),
+    cpu = sub(".*:\\s*", "", c(cpu, Sys.info()[["machine"]])[1]),
+    cores = as.character(parallel::detectCores()),
+    R = R.version.string,
+    compiler = first_line(compiler, "--version"),
+    `BLAS of R` = paste0(blas, if (nzchar(pinned)) paste0(", OPENBLAS_CORETYPE=", pinned)),
+    torch = torch,
+    vapply(c("cosmoe", "nloptr", "minpack.lm", "Rcpp", "RcppArmadillo"), version, character(1))
+  )
+}
+
+write_results <- function(results, machine, folder) {
+  utils::write.csv(results, file.path(folder, "results.csv"), row.names = FALSE)
+  number <- function(v) if (is.na(v)) "" else format(signif(v, 3), scientific = abs(v) < 1e-3, trim = TRUE)
+  each <- function(v) vapply(v, number, character(1))
+  met <- ifelse(is.na(results$met), "", ifelse(results$met, "yes", "no"))
+  lines <- c(
+    "# Results", "",
+    "Written by `make bench`; `README.md` beside this file says what each task measures. `ratio` is ours / theirs.", "",
+    paste0("- ", names(machine), ": ", machine), "",
+    "| task | figure | ours | theirs | ratio | goal | met |",
+    "|---|---|---:|---:|---:|---|---|",
+    paste0(
+      "| ", results$task, " | ", results$figure, " | ", each(results$ours), " | ", each(results$theirs), " | ",
+      each(results$ratio), " | ", results$goal, " | ", met, " |"
+    )
+  )
+  writeLines(lines, file.path(folder, "results.md"))
+}
+
+# What core_fit() wants as its control for one run to convergence.
+fit_control <- function(...) unclass(moe_control(...))

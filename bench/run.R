@@ -1,0 +1,27 @@
+# Runs the tasks and writes results.csv and results.md beside this file. `Rscript bench/run.R pass fit` runs these tasks
+# only and prints them without writing. Needs the package installed; COSMOE_BENCH_ORACLE=1 recomputes oracle.csv (an
+# hour).
+arguments <- commandArgs(trailingOnly = FALSE)
+bench_folder <- dirname(normalizePath(sub("^--file=", "", grep("^--file=", arguments, value = TRUE)[1])))
+chosen <- commandArgs(trailingOnly = TRUE)
+
+library(cosmoe)
+source(file.path(bench_folder, "..", "tests", "testthat", "helper-reference.R"))
+for (file in c("common.R", "datasets.R", list.files(bench_folder, "^task_.*[.]R$"))) {
+  source(file.path(bench_folder, file))
+}
+
+tasks <- list(pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts)
+unknown <- setdiff(chosen, names(tasks))
+if (length(unknown)) stop("unknown task: ", paste(unknown, collapse = ", "), call. = FALSE)
+
+results <- NULL
+for (name in if (length(chosen)) chosen else names(tasks)) {
+  message("task ", name)
+  results <- rbind(results, tasks[[name]]())
+}
+if (is.null(results)) quit(status = 0)
+print(results, row.names = FALSE, digits = 3)
+if (!length(chosen)) write_results(results, describe_machine(), bench_folder)
+promised <- results$met[!is.na(results$met)]
+message(sprintf("%d of %d goals met", sum(promised), length(promised)))

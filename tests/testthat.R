@@ -1,0 +1,4 @@
+library(testthat)
+library(cosmoe)
+
+test_check("cosmoe")

@@ -1,0 +1,157 @@
+test_that("the response is the gate's mean of the experts", {
+  fit <- methods_fit()
+  new <- methods_data()[1:20, ]
+  gate <- predict(fit, new, type = "gate")
+  experts <- predict(fit, new, type = "experts")
+  expect_identical(dim(gate), c(20L, 2L))
+  expect_identical(colnames(gate), c("expert1", "expert2"))
+  expect_identical(colnames(experts), c("expert1", "expert2"))
+  expect_equal(unname(rowSums(gate)), rep(1, 20))
+  expect_equal(predict(fit, new), rowSums(gate * experts))
+  logit <- predict(fit, new, type = "logit")
+  expect_equal(gate, exp(logit) / rowSums(exp(logit)))
+})
+
+test_that("predictions follow from the coefficients", {
+  fit <- methods_fit()
+  new <- methods_data()[1:20, ]
+  x <- cbind(1, model.matrix(~ x1 + x2 + group, new)[, -1])
+  expect_equal(unname(predict(fit, new, type = "experts")), unname(x %*% coef(fit, "experts")))
+  z <- (new$z1 - fit$z_center) / fit$z_scale
+  zeta <- z / (abs(z) + fit$router$tau2)
+  logit <- outer(zeta, fit$gate$u[1, ]) + rep(fit$gate$b, each = 20)
+  expect_equal(unname(predict(fit, new, type = "logit")), unname(logit))
+})
+
+test_that("the rows of the fit are predicted without new data", {
+  fit <- methods_fit()
+  train <- methods_data()
+  expect_identical(predict(fit), fitted(fit))
+  for (type in c("response", "experts", "gate", "class", "logit")) {
+    expect_equal(predict(fit, type = type), predict(fit, train, type = type), ignore_attr = "names")
+  }
+})
+
+test_that("the class is the most probable expert, the first of equals", {
+  fit <- methods_fit()
+  new <- methods_data()[1:20, ]
+  class <- predict(fit, new, type = "class")
+  expect_identical(levels(class), c("expert1", "expert2"))
+  expect_identical(as.integer(class), unname(apply(predict(fit, new, type = "gate"), 1, which.max)))
+  fit$gate$u[] <- 0
+  fit$gate$b[] <- 0
+  expect_true(all(predict(fit, new, type = "class") == "expert1"))
+})
+
+test_that("levels may come in another order or as strings", {
+  fit <- methods_fit()
+  new <- methods_data()[1:20, ]
+  other <- transform(new, group = factor(as.character(group), levels = c("high", "low", "mid")))
+  expect_identical(predict(fit, other), predict(fit, new))
+  expect_identical(predict(fit, transform(new, group = as.character(group))), predict(fit, new))
+})
+
+test_that("rows with missing values are NA, or dropped", {
+  fit <- methods_fit()
+  new <- methods_data()[1:5, ]
+  new$z1[2] <- NA
+  expect_identical(unname(is.na(predict(fit, new))), c(FALSE, TRUE, FALSE, FALSE, FALSE))
+  expect_identical(unname(is.na(predict(fit, new, type = "class"))), c(FALSE, TRUE, FALSE, FALSE, FALSE))
+  expect_equal(predict(fit, new, type = "gate")[-2, ], predict(fit, new[-2, ], type = "gate"))
+  expect_equal(predict(fit, new, na.action = na.omit), predict(fit, new[-2, ]))
+  expect_identical(unname(is.na(predict(fit, new, na.action = na.exclude))), c(FALSE, TRUE, FALSE, FALSE, FALSE))
+  expect_length(predict(fit, new[0, ]), 0)
+  expect_identical(dim(predict(fit, new[0, ], type = "gate")), c(0L, 2L))
+})
+
+test_that("row names become names", {
+  fit <- methods_fit()
+  new <- methods_data()[1:3, ]
+  rownames(new) <- c("a", "b", "c")
+  expect_named(predict(fit, new), c("a", "b", "c"))
+  expect_named(predict(fit, new, type = "class"), c("a", "b", "c"))
+  expect_identical(rownames(predict(fit, new, type = "gate")), c("a", "b", "c"))
+  new$x1[2] <- NA
+  expect_named(predict(fit, new), c("a", "b", "c"))
+  expect_named(predict(fit, new, na.action = na.omit), c("a", "c"))
+})
+
+test_that("rows dropped by na.exclude come back as NA", {
+  train <- methods_data()
+  train$x2[c(3, 8)] <- NA
+  fit <- fit_cosine_moe(y ~ x1 + x2 | z1,
+    data = train, na.action = na.exclude, router = methods_router(), control = methods_control()
+  )
+  expect_identical(unname(which(is.na(predict(fit)))), c(3L, 8L))
+  expect_identical(unname(which(is.na(residuals(fit)))), c(3L, 8L))
+  expect_identical(unname(which(is.na(predict(fit, type = "class")))), c(3L, 8L))
+  expect_identical(dim(predict(fit, type = "gate")), c(150L, 2L))
+  expect_equal(unname(fitted(fit) + residuals(fit))[-c(3, 8)], train$y[-c(3, 8)])
+})
+
+test_that("offsets belong to the response only", {
+  train <- methods_data()
+  train$shift <- seq_len(150) / 10
+  set.seed(1)
+  fit <- fit_cosine_moe(I(y + shift) ~ x1 + x2 + offset(shift) | z1,
+    data = train, router = methods_router(), control = methods_control()
+  )
+  new <- train[1:10, ]
+  parts <- rowSums(predict(fit, new, type = "gate") * predict(fit, new, type = "experts"))
+  expect_equal(predict(fit, new), parts + new$shift)
+  expect_equal(predict(fit, type = "gate"), predict(fit, train, type = "gate"))
+})
+
+test_that("fits from matrices predict from matrices, data frames and lists", {
+  fit <- methods_matrix_fit()
+  train <- methods_data()
+  x <- as.matrix(train[c("x1", "x2")])
+  z <- as.matrix(train["z1"])
+  expect_equal(unname(predict(fit, list(x = x, z = z))), fitted(fit))
+  expect_equal(unname(predict(fit, train[c("z1", "x2", "x1")])), fitted(fit))
+  # Without newdata, the matrices of the call are evaluated again, where predict() is called.
+  expect_error(predict(fit, type = "gate"), "found again", class = "cosmoe_error_data")
+  covariates <- x
+  gating <- z
+  expect_equal(unname(predict(fit, type = "gate")), unname(predict(fit, list(x = x, z = z), type = "gate")))
+})
+
+test_that("data of the fit that are gone or changed are an error", {
+  local_fit <- function(...) {
+    train <- methods_data()
+    fit_cosine_moe(y ~ x1 | z1, data = train, router = methods_router(), control = methods_control(), ...)
+  }
+  fit <- local_fit()
+  expect_identical(dim(predict(fit, type = "gate")), c(150L, 2L))
+  home <- environment(fit$formula)
+  home$train$x1 <- rev(home$train$x1)
+  expect_error(predict(fit, type = "gate"), "other values", class = "cosmoe_error_data")
+  home$train <- home$train[-1, ]
+  expect_error(predict(fit, type = "gate"), "other values", class = "cosmoe_error_data")
+  rm("train", envir = home)
+  expect_error(predict(fit, type = "gate"), "found again", class = "cosmoe_error_data")
+  kept <- local_fit(model = TRUE)
+  rm("train", envir = environment(kept$formula))
+  expect_identical(dim(predict(kept, type = "gate")), c(150L, 2L))
+})
+
+test_that("results do not depend on the number of threads", {
+  fit <- methods_fit()
+  train <- methods_data()
+  expect_identical(predict(fit, train, threads = 2), predict(fit, train))
+})
+
+test_that("bad arguments are errors", {
+  fit <- methods_fit()
+  expect_error(predict(fit, type = "link"), "type", class = "cosmoe_error_input")
+  expect_error(predict(fit, interval = "confidence"), "interval", class = "cosmoe_error_input")
+  expect_error(predict(fit, methods_data()["x1"]), "lacks", class = "cosmoe_error_newdata")
+})
+
+test_that("a single expert predicts", {
+  train <- methods_data()
+  fit <- fit_cosine_moe(y ~ x1 + group, data = train, k = 1)
+  linear <- lm(y ~ x1 + group, train)
+  expect_equal(unname(predict(fit, train)), unname(predict(linear, train)), tolerance = 1e-6)
+  expect_true(all(predict(fit, train, type = "gate") == 1))
+})
