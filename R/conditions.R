@@ -22,6 +22,8 @@ stop_newdata <- function(...) stop_cosmoe("newdata", paste0(...))
 
 stop_interrupt <- function(message = "The fit was interrupted.") stop_cosmoe("interrupt", message)
 
+stop_core <- function(...) stop_cosmoe("core", paste0(...))
+
 warn_convergence <- function(...) {
   warning(structure(
     class = c("cosmoe_warning_convergence", "cosmoe_warning", "warning", "condition"),

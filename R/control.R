@@ -14,8 +14,8 @@
 #' @param max_passes Largest number of passes over the data in one long run; a pass evaluates the objective with its
 #'   derivatives. The default 500 leaves room: over-specified fits, the hard ones, should need at most 100.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below
-#'   this fraction of the residual variance. The default 1e-8 is far below what the data can tell: parameters then
-#'   move by about 1e-4 standard errors at most.
+#'   this fraction of the residual variance. The default 1e-6 is far below what the data can tell: parameters are then
+#'   within about a thousandth of their standard errors of the solution.
 #' @param threads Number of threads, a whole number. Results are the same bit for bit for any number. The default 1
 #'   leaves the choice to the user.
 #' @param bound_gate Largest norm of each reported \eqn{\beta_k}, in its units (with `standardize = TRUE`, those of
@@ -44,7 +44,7 @@
 moe_control <- function(optimizer = c("newton", "slsqp", "lbfgs", "ccsaq", "bobyqa", "sgd"),
                         n_starts = 50,
                         max_passes = 500,
-                        tolerance = 1e-8,
+                        tolerance = 1e-6,
                         threads = 1,
                         bound_gate = Inf,
                         bound_expert = Inf,

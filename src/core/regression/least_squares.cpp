@@ -13,7 +13,7 @@ namespace cosmoe {
 namespace {
 
 // Experts whose parameters differ by less than this, relative to their size, are taken for parts of one.
-constexpr double alike = 0.3;
+constexpr double alike = 1;
 
 // Groups of experts that are alike, by single linkage; those without company are left out.
 std::vector<std::vector<std::size_t>> companions(const Layout& layout, const arma::vec& theta) {

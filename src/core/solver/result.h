@@ -15,7 +15,7 @@ enum class Status { converged, max_passes, stalled, interrupted };
 
 struct Settings {
     int max_passes = 500;
-    double tolerance = 1e-8;   // converged when the predicted decrease of 2 F falls below tolerance * residual variance
+    double tolerance = 1e-6;   // converged when the predicted decrease of 2 F falls below tolerance * residual variance
     double residual_df = 1;    // 2 F / residual_df estimates the residual variance
     double response_norm = 0;  // root mean square of the response, for the size of rounding errors
     double total = 1;          // F of the best constant; NLopt's fixed tolerances need an objective near 1

@@ -1,0 +1,105 @@
+# Three sets of coordinates (see ARCHITECTURE.md). *Working*: what the core moves, on covariates centred and scaled while they
+# are loaded. *Reported*: what the user sees. Canonical: the one representative of all reported parameters that give
+# the same regression function.
+
+# The `model` list of the bridge.
+core_model <- function(router, expert, k, control = NULL) {
+  router <- unclass(router)
+  router$top_k <- if (is.null(router$top_k)) 0L else as.integer(router$top_k)
+  router$bound_gate <- if (is.null(control)) Inf else control$bound_gate
+  expert <- unclass(expert)
+  expert$bound_expert <- if (is.null(control)) Inf else control$bound_expert
+  list(router = router, expert = expert, k = as.integer(k))
+}
+
+# The `rows` list of the bridge for a fit. Bounds are promises about reported parameters, so bounded parts are fitted
+# on the reported scale; a custom expert sees the user's own covariates.
+working_rows <- function(data, router, expert, standardize, control) {
+  z <- if (is.null(data$z)) data$x else data$z
+  raw_x <- !standardize || expert$name == "custom" || is.finite(control$bound_expert)
+  raw_z <- !standardize || (router$name == "linear" && is.finite(control$bound_gate))
+  scale_x <- if (!raw_x) column_scales(data$x)
+  same <- is.null(data$z) && !raw_x && !raw_z
+  scale_z <- if (same) scale_x else if (!raw_z) column_scales(z)
+  list(
+    x = data$x, z = data$z, y = working_response(data), w = data$w,
+    x_center = scale_x$center, x_scale = scale_x$scale,
+    z_center = scale_z$center, z_scale = scale_z$scale
+  )
+}
+
+# Means and standard deviations, column by column: no copy of a large matrix. Constant columns keep their scale.
+column_scales <- function(x) {
+  columns <- seq_len(ncol(x))
+  center <- vapply(columns, function(j) mean(x[, j]), 0)
+  scale <- vapply(columns, function(j) stats::sd(x[, j]), 0)
+  scale[!is.finite(scale) | scale == 0] <- 1
+  list(center = center, scale = scale)
+}
+
+# Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) / scale, as
+# those on the scale of x, and back.
+to_raw_scale <- function(coef, center, scale) {
+  if (is.null(center)) return(coef)
+  d <- length(center)
+  a <- coef[seq_len(d), , drop = FALSE] / scale
+  rbind(a, coef[d + 1L, ] - colSums(a * center))
+}
+
+to_unit_scale <- function(coef, center, scale) {
+  if (is.null(center)) return(coef)
+  d <- length(center)
+  a <- coef[seq_len(d), , drop = FALSE]
+  rbind(a * scale, coef[d + 1L, ] + colSums(a * center))
+}
+
+# Applies `convert` to each linear predictor of eta (a network has several, constants and custom experts none).
+convert_eta <- function(eta, expert, d, convert, rows) {
+  units <- switch(expert$name, constant = , custom = 0L, network = expert$hidden, 1L)
+  for (j in seq_len(units)) {
+    own <- (j - 1L) * (d + 1L) + seq_len(d + 1L)
+    eta[own, ] <- convert(eta[own, , drop = FALSE], rows$x_center, rows$x_scale)
+  }
+  eta
+}
+
+# Working parameters as reported ones, in the canonical gauge. For the linear router the gate is on the scale of z.
+report_parameters <- function(par, router, expert, rows) {
+  u <- par$u
+  b <- par$b
+  if (router$name == "linear") {
+    gate <- to_raw_scale(rbind(u, b), rows$z_center, rows$z_scale)
+    u <- unname(gate[-nrow(gate), , drop = FALSE])
+    b <- gate[nrow(gate), ]
+  }
+  # A softmax sees contrasts only: centre the gates, except where they must stay on their sphere.
+  if (router$name != "cosine" && nrow(u) > 0L) u <- u - core_enclosing_ball(u)$center
+  list(
+    u = u,
+    b = unname(b) - log_sum_exp(b),
+    beta = core_gate_to_beta(core_model(router, expert_constant(), 1L)$router, u),
+    eta = convert_eta(par$eta, expert, ncol(rows$x), to_raw_scale, rows)
+  )
+}
+
+# A start in reported coordinates (see check_start()) as working parameters.
+working_parameters <- function(start, router, expert, rows) {
+  model <- core_model(router, expert, length(start$b))
+  u <- if (is.null(start$u)) core_direction_to_gate(model$router, start$beta) else start$u
+  b <- start$b
+  if (router$name == "linear") {
+    gate <- to_unit_scale(rbind(u, b), rows$z_center, rows$z_scale)
+    u <- unname(gate[-nrow(gate), , drop = FALSE])
+    b <- gate[nrow(gate), ]
+  }
+  list(u = u, b = unname(b), eta = convert_eta(start$experts, expert, ncol(rows$x), to_unit_scale, rows))
+}
+
+log_sum_exp <- function(b) max(b) + log(sum(exp(b - max(b))))
+
+order_experts <- function(par, by) {
+  list(
+    u = par$u[, by, drop = FALSE], b = par$b[by], beta = par$beta[, by, drop = FALSE],
+    eta = par$eta[, by, drop = FALSE]
+  )
+}

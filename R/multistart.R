@@ -1,0 +1,253 @@
+# Least squares from many starts: short runs of all, longer ones of the better half, long runs of the best, then exchanges
+# round the best solution. Runs spread over the user's future plan; randomness is drawn here, before they do.
+
+# How much worse than the best a run may end and still count as the same optimum: a hundredth of the residual variance,
+# far below what the data can tell apart.
+same_optimum <- function(objective, best, df_residual) {
+  objective <= best + 0.01 * best / max(df_residual, 1) + 1e-9 * best
+}
+
+# Returns parameters in reported coordinates and canonical order, fitted values (without offset), and how they were found.
+estimate_least_squares <- function(data, router, expert, k, start, standardize, control) {
+  rows <- working_rows(data, router, expert, standardize, control)
+  model <- core_model(router, expert, k, control)
+  df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x))
+  n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
+  search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1))
+  runs <- if (is.null(start)) {
+    search_starts(search)
+  } else {
+    given <- c(list(kind = "given"), working_parameters(start, router, expert, rows))
+    run_starts(search, list(given), control$max_passes)
+  }
+  finish_estimate(runs, search, data, router, expert, k, df)
+}
+
+search_starts <- function(search) {
+  control <- search$control
+  model <- search$model
+  sample <- start_sample(search$rows, model)
+  starts <- c(draw_starts(sample, model, control$n_starts), nested_starts(search, sample))
+  progress <- progressr::progressor(steps = length(starts) + control$n_long)
+  # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
+  few <- thinned_search(search)
+  runs <- run_starts(few, starts, control$short_passes, progress)
+  runs <- continue_runs(few, runs, ceiling(length(runs) / 2), 3 * control$short_passes)
+  runs <- continue_runs(search, runs, control$n_long, control$max_passes, progress)
+  exchange_runs(search, sample, runs)
+}
+
+# A rough fit with one expert less, its experts doubled in turn.
+nested_starts <- function(search, sample) {
+  k <- search$model$k
+  if (k < 2L || search$control$n_starts < 4L) return(list())
+  smaller <- thinned_search(search)
+  smaller$model$k <- k - 1L
+  smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
+  smaller$control$n_starts <- max(1L, search$control$n_starts %/% 4L)
+  starts <- c(draw_starts(sample, smaller$model, smaller$control$n_starts), nested_starts(smaller, sample))
+  runs <- run_starts(smaller, starts, search$control$short_passes)
+  runs <- continue_runs(smaller, runs, 3L, 100L)
+  best <- runs[[best_run(runs)]]
+  split_starts(best, sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
+}
+
+# The search over at most `most` rows, or the same search.
+thinned_search <- function(search, most = 10000L) {
+  rows <- search$rows
+  n <- nrow(rows$x)
+  if (n <= 2L * most) return(search)
+  use <- sort(sample.int(n, most))
+  search$rows$x <- rows$x[use, , drop = FALSE]
+  if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
+  search$rows$y <- rows$y[use]
+  if (!is.null(rows$w)) search$rows$w <- rows$w[use]
+  search$thinned <- TRUE
+  search
+}
+
+# Exchanges round the best solution, for as long as they find a better one.
+exchange_runs <- function(search, sample, runs, rounds = 4L) {
+  count <- min(16L, search$control$n_starts %/% 3L)
+  for (round in seq_len(rounds)) {
+    if (count < 1L || search$model$k < 2L || any_interrupted(runs)) break
+    best <- runs[[best_run(runs)]]
+    starts <- exchange_starts(best, sample, search$model, count)
+    tried <- run_starts(search, starts, 2L * search$control$short_passes)
+    tried <- continue_runs(search, tried, 3L, search$control$max_passes)
+    objective <- vapply(tried, function(run) run$objective, 0)
+    runs <- c(runs, tried)
+    if (min(objective) >= best$objective || same_optimum(best$objective, min(objective), search$df_residual)) break
+  }
+  runs
+}
+
+# Goes on with the `count` best runs, from where they are, for up to `passes` more. The others stay as they are.
+continue_runs <- function(search, runs, count, passes, progress = NULL) {
+  if (any_interrupted(runs)) return(runs)
+  objective <- vapply(runs, function(run) run$objective, 0)
+  chosen <- distinct_best(runs, objective, count)
+  # A converged run on the same rows has nothing left to do.
+  idle <- vapply(runs[chosen], function(run) run$status == "converged" && isTRUE(search$thinned) == run$thinned, NA)
+  chosen <- chosen[!idle]
+  if (length(chosen)) {
+    further <- run_starts(search, runs[chosen], passes, progress)
+    for (i in seq_along(chosen)) further[[i]]$passes <- further[[i]]$passes + runs[[chosen[i]]]$passes
+    runs[chosen] <- further
+  }
+  runs
+}
+
+# The best `count` runs; of runs with the same objective to nine digits only one.
+distinct_best <- function(runs, objective, count) {
+  by <- order(objective)
+  by <- by[is.finite(objective[by])]
+  if (!length(by)) return(seq_len(min(count, length(runs))))
+  repeated <- duplicated(signif(objective[by], 9L))
+  utils::head(c(by[!repeated], by[repeated]), count)
+}
+
+best_run <- function(runs) {
+  finished <- !vapply(runs, function(run) run$thinned, NA)
+  objective <- vapply(runs, function(run) run$objective, 0)
+  if (any(finished & is.finite(objective))) objective[!finished] <- Inf
+  if (any(is.finite(objective))) which.min(objective) else 1L
+}
+
+any_interrupted <- function(runs) any(vapply(runs, function(run) run$status == "interrupted", NA))
+
+# Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they are.
+run_starts <- function(search, starts, passes, progress = NULL) {
+  search$control$max_passes <- passes
+  orders <- if (search$control$optimizer == "sgd") lapply(starts, function(start) draw_orders(search)) else list(NULL)
+  if (length(starts) > 1L && future::nbrOfWorkers() > 1L) {
+    runs <- future.apply::future_mapply(
+      run_start, starts, orders, MoreArgs = list(search = search, progress = progress),
+      SIMPLIFY = FALSE, USE.NAMES = FALSE, future.seed = NULL, future.packages = "cosmoe"
+    )
+    return(runs)
+  }
+  runs <- vector("list", length(starts))
+  interrupted <- FALSE
+  for (i in seq_along(starts)) {
+    runs[[i]] <- if (interrupted) skipped_run(starts[[i]]) else {
+      run_start(starts[[i]], orders[[(i - 1L) %% length(orders) + 1L]], search, progress)
+    }
+    interrupted <- interrupted || runs[[i]]$status == "interrupted"
+  }
+  runs
+}
+
+run_start <- function(start, order, search, progress = NULL) {
+  control <- unclass(search$control)
+  control$order <- order
+  fit <- core_call(core_fit(search$model, search$rows, start[c("u", "b", "eta")], control))
+  if (!is.finite(fit$objective)) fit$objective <- Inf
+  if (!is.null(progress)) progress()
+  fit$kind <- start$kind
+  fit$thinned <- isTRUE(search$thinned)
+  fit
+}
+
+# Errors of the core as conditions of this package.
+core_call <- function(call) {
+  tryCatch(call, `C++Error` = function(e) stop_core(conditionMessage(e)))
+}
+
+skipped_run <- function(start) {
+  if (!is.null(start$objective)) return(start)
+  c(start, list(objective = Inf, passes = 0L, status = "interrupted", message = "not begun", thinned = FALSE))
+}
+
+draw_orders <- function(search) {
+  n <- nrow(search$rows$x)
+  lapply(seq_len(search$control$epochs), function(epoch) sample.int(n))
+}
+
+# From runs to the estimate: best run, reported coordinates, canonical order, table of starts, diagnostics.
+finish_estimate <- function(runs, search, data, router, expert, k, df) {
+  control <- search$control
+  if (any_interrupted(runs) && control$on_interrupt == "stop") stop_interrupt()
+  best <- runs[[best_run(runs)]]
+  if (!is.finite(best$objective)) stop_core("no start has a finite sum of squares")
+  if (best$thinned) {
+    # Interrupted before any run over all rows: judge what there is over all rows, without moving.
+    search$control$max_passes <- 1L
+    best[c("objective", "certificate")] <- run_start(best, NULL, search)[c("objective", "certificate")]
+  }
+  par <- report_parameters(best, router, expert, search$rows)
+  cosine <- router$name != "linear"
+  d_gate <- length(data$names$z)
+  rows <- list(
+    x = data$x, z = data$z,
+    z_center = if (cosine) search$rows$z_center, z_scale = if (cosine) search$rows$z_scale
+  )
+  prediction <- core_predict(core_model(router, expert, k), rows, par[c("u", "b", "eta")], control$threads)
+  weight <- if (is.null(data$w)) rep(1, length(data$y)) else data$w
+  mean_of <- function(p) colSums(weight * p) / sum(weight)
+  by <- order(-mean_of(prediction$gate))
+  par <- order_experts(par, by)
+  prediction[c("gate", "expert")] <- lapply(prediction[c("gate", "expert")], function(p) p[, by, drop = FALSE])
+  c(par, list(
+    z_center = if (is.null(rows$z_center)) rep(0, d_gate) else rows$z_center,
+    z_scale = if (is.null(rows$z_scale)) rep(1, d_gate) else rows$z_scale,
+    fitted = prediction$f,
+    gate_mean = mean_of(prediction$gate),
+    df = df,
+    starts = starts_table(runs, best, search$df_residual),
+    convergence = convergence_of(best, control, by, router),
+    diagnostics = diagnose(par, prediction, best, by, router, control, data, weight)
+  ))
+}
+
+starts_table <- function(runs, best, df_residual) {
+  column <- function(name, type) vapply(runs, function(run) run[[name]], type)
+  objective <- column("objective", 0)
+  thinned <- column("thinned", NA)
+  objective[thinned | !is.finite(objective)] <- NA
+  data.frame(
+    start = seq_along(runs), kind = column("kind", ""), objective = objective, passes = as.integer(column("passes", 0)),
+    status = column("status", ""),
+    reached_best = !is.na(objective) & same_optimum(objective, best$objective, df_residual)
+  )
+}
+
+convergence_of <- function(best, control, by, router) {
+  certificate <- best$certificate
+  # Constraints of the core in its order: gates first (when they have one), then experts.
+  k <- length(by)
+  gates <- if (router$name == "perturbed_cosine" || (router$name == "linear" && is.finite(control$bound_gate))) k else 0L
+  active <- certificate$active
+  place <- match(ifelse(active < gates, active, active - gates) + 1L, by)
+  certificate$active <- sprintf("%s %d", ifelse(active < gates, "gate", "expert"), place)[order(active >= gates, place)]
+  list(
+    status = best$status, converged = best$status == "converged", message = best$message,
+    passes = as.integer(best$passes), optimizer = control$optimizer, certificate = certificate
+  )
+}
+
+# What a reader must know of a solution; indices of experts in the reported order.
+diagnose <- function(par, prediction, best, by, router, control, data, weight) {
+  k <- length(by)
+  gate_limit <- switch(router$name,
+    perturbed_cosine = router$scale * if (is.finite(control$bound_gate)) control$bound_gate / (control$bound_gate + router$tau1) else 1,
+    linear = router$scale * control$bound_gate,
+    Inf
+  )
+  length_of <- function(m) sqrt(colSums(m^2))
+  total <- sum(weight)
+  spread <- sum(weight * (data$y - sum(weight * data$y) / total)^2) / total
+  coincide <- function(i, j) {
+    both <- weight * prediction$gate[, i] * prediction$gate[, j]
+    sum(both) > 0 && sum(both * (prediction$expert[, i] - prediction$expert[, j])^2) / sum(both) < 1e-6 * spread
+  }
+  pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
+  mean_weight <- colSums(weight * prediction$gate) / total
+  list(
+    boundary = if (k > 1L) which(length_of(par$u) >= gate_limit * (1 - 1e-6)) else integer(),
+    expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
+    empty = which(mean_weight < 1e-3),
+    coincident = Filter(function(pair) coincide(pair[1L], pair[2L]), pairs),
+    nonunique = isTRUE(best$certificate$null_directions > 0)
+  )
+}

@@ -1,0 +1,240 @@
+# Where fits begin. Every start is list(kind, u, b, eta) in working coordinates, drawn with R's generator. Most begin with a
+# partition of the rows: experts are fitted to its parts, the gate points from part to part. Draws look at no more
+# than `start_rows` rows, so their cost does not grow with n.
+
+start_rows <- 2000L
+
+# The sample that starts look at: X and Z in working coordinates, with features zeta as the gate sees them.
+start_sample <- function(rows, model) {
+  n <- nrow(rows$x)
+  use <- if (is.null(rows$w)) seq_len(n) else which(rows$w > 0)
+  if (length(use) > start_rows) use <- sort(use[sample.int(length(use), start_rows)])
+  unit <- function(x, center, scale) {
+    x <- x[use, , drop = FALSE]
+    if (is.null(center)) x else sweep(sweep(x, 2L, center), 2L, scale, "/")
+  }
+  z <- unit(if (is.null(rows$z)) rows$x else rows$z, rows$z_center, rows$z_scale)
+  norm <- sqrt(rowSums(z^2))
+  zeta <- switch(model$router$name,
+    linear = z,
+    cosine = z / ifelse(norm > 0, norm, 1),
+    perturbed_cosine = z / (norm + model$router$tau2)
+  )
+  raw <- unname(rows$x[use, , drop = FALSE])
+  list(
+    x = unname(unit(rows$x, rows$x_center, rows$x_scale)), raw = raw, z = unname(z), zeta = unname(zeta),
+    y = rows$y[use], w = if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
+  )
+}
+
+# `count` starts of all kinds in turn.
+draw_starts <- function(sample, model, count) {
+  kinds <- c("cluster", "direction", "residual", "cells")
+  lapply(seq_len(count), function(i) draw_start(kinds[(i - 1L) %% length(kinds) + 1L], sample, model))
+}
+
+draw_start <- function(kind, sample, model) {
+  part <- switch(kind,
+    cluster = partition_clusters(sample, model$k),
+    residual = partition_residuals(sample, model$k),
+    cells = partition_cells(sample, model$k),
+    direction = NULL
+  )
+  gate <- if (is.null(part)) random_gate(sample, model) else gate_of_partition(part, sample, model)
+  share <- if (is.null(part)) gate_shares(gate, sample) else outer(part, seq_len(model$k), "==") + 0.02
+  c(list(kind = kind), gate, list(eta = experts_of_shares(share, sample, model)))
+}
+
+# k-means on covariates and response, each with a random weight.
+partition_clusters <- function(sample, k) {
+  data <- standard_columns(cbind(sample$x, sample$z, sample$y))
+  data <- sweep(data, 2L, stats::runif(ncol(data), 0.2, 1), "*")
+  data[, ncol(data)] <- data[, ncol(data)] * stats::runif(1L, 0.5, 2) * sqrt(ncol(data))
+  if (nrow(unique(data)) <= k) return(sample.int(k, nrow(data), replace = TRUE))
+  suppressWarnings(stats::kmeans(data, k, iter.max = 20L)$cluster)
+}
+
+# Nearest of k random rows in the gate's covariates.
+partition_cells <- function(sample, k) {
+  z <- standard_columns(sample$z)
+  z <- sweep(z, 2L, stats::runif(ncol(z))^2, "*")
+  centers <- z[sample.int(nrow(z), k, replace = nrow(z) < k), , drop = FALSE]
+  distance <- vapply(seq_len(k), function(j) rowSums(sweep(z, 2L, centers[j, ])^2), numeric(nrow(z)))
+  max.col(-matrix(distance, ncol = k), ties.method = "random")
+}
+
+# Linear fits, split again and again: the part with the largest residual sum of squares by the sign of its residuals, or
+# by a random direction of the gate's covariates.
+partition_residuals <- function(sample, k) {
+  part <- rep(1L, length(sample$y))
+  for (new in seq_len(k)[-1L]) {
+    residual <- sample$y - part_fits(part, sample)
+    loss <- tapply(sample$w * residual^2, factor(part, seq_len(new - 1L)), sum, default = 0)
+    within <- which(part == which.max(loss * stats::runif(new - 1L, 0.5, 1)))
+    along <- if (stats::runif(1L) < 0.5 || ncol(sample$z) == 0L) {
+      residual[within]
+    } else {
+      drop(sample$z[within, , drop = FALSE] %*% stats::rnorm(ncol(sample$z)))
+    }
+    cut <- stats::quantile(along, stats::runif(1L, 0.25, 0.75), names = FALSE)
+    part[within[along > cut]] <- new
+  }
+  part
+}
+
+part_fits <- function(part, sample) {
+  fitted <- numeric(length(part))
+  for (j in unique(part)) {
+    own <- part == j
+    x <- cbind(sample$x[own, , drop = FALSE], 1)
+    fitted[own] <- x %*% ridge(x, sample$y[own], sample$w[own])
+  }
+  fitted
+}
+
+standard_columns <- function(data) {
+  center <- colMeans(data)
+  scale <- apply(data, 2L, stats::sd)
+  sweep(sweep(data, 2L, center), 2L, ifelse(is.finite(scale) & scale > 0, scale, 1), "/")
+}
+
+# Weighted least squares with a little shrinkage of slopes (last column: intercept), so that small parts have a fit too.
+ridge <- function(x, y, w, shrink = 1e-3) {
+  gram <- crossprod(x, w * x)
+  d <- ncol(x)
+  diag(gram) <- diag(gram) + shrink * sum(w) * c(rep(1, d - 1L), 1e-6) * mean(pmax(diag(gram) / max(sum(w), 1e-300), 1e-12))
+  center <- sum(w * y) / max(sum(w), 1e-300)
+  rhs <- crossprod(x, w * (y - center))
+  scale <- 1 / sqrt(pmax(diag(gram), 1e-300))
+  coef <- tryCatch(scale * solve(gram * outer(scale, scale), scale * rhs), error = function(e) numeric(d))
+  coef[d] <- coef[d] + center
+  drop(coef)
+}
+
+# The gate constraint's radius, or a typical length where there is none.
+gate_length <- function(sample, model) {
+  if (model$router$name != "linear") return(model$router$scale)
+  2 / max(sqrt(mean(rowSums(sample$zeta^2)) / max(ncol(sample$zeta), 1)), 1e-300)
+}
+
+random_gate <- function(sample, model) {
+  k <- model$k
+  u <- matrix(stats::rnorm(ncol(sample$zeta) * k), ncol(sample$zeta), k)
+  length <- gate_length(sample, model) * if (model$router$name == "cosine") 1 else stats::runif(k)^(1 / 3)
+  u <- sweep(u, 2L, length / pmax(sqrt(colSums(u^2)), 1e-300), "*")
+  list(u = u, b = balanced_bias(u, rep(1 / k, k), sample))
+}
+
+# Gates that point from the mean of all features to those of the parts.
+gate_of_partition <- function(part, sample, model) {
+  k <- model$k
+  share <- pmax(tabulate(part, k), 0.5) / length(part)
+  means <- vapply(seq_len(k), function(j) {
+    own <- sample$zeta[part == j, , drop = FALSE]
+    if (nrow(own)) colMeans(own) else colMeans(sample$zeta)
+  }, numeric(ncol(sample$zeta)))
+  u <- matrix(means, ncol(sample$zeta), k) - colMeans(sample$zeta)
+  u <- u + 1e-3 * max(abs(u), 1e-8) * stats::rnorm(length(u))
+  reach <- if (model$router$name == "cosine") sqrt(colSums(u^2)) else max(sqrt(colSums(u^2)))
+  u <- sweep(u, 2L, gate_length(sample, model) / pmax(reach, 1e-300), "*")
+  if (model$router$name != "cosine") u <- u * stats::runif(1L, 0.3, 1)
+  list(u = u, b = balanced_bias(u, share, sample))
+}
+
+# Biases that give expert k about the wanted mean weight.
+balanced_bias <- function(u, share, sample) {
+  score <- sample$zeta %*% u
+  log(share) - apply(score, 2L, log_sum_exp) + log(nrow(score))
+}
+
+gate_shares <- function(gate, sample) {
+  logit <- sweep(sample$zeta %*% gate$u, 2L, gate$b, "+")
+  p <- exp(logit - apply(logit, 1L, max))
+  p / rowSums(p)
+}
+
+# Experts fitted to rows weighted by `share` (n x k): regressions of the response, pulled back through the activation.
+experts_of_shares <- function(share, sample, model) {
+  expert <- model$expert
+  one <- function(j) {
+    w <- sample$w * share[, j]
+    switch(expert$name,
+      constant = sum(w * sample$y) / sum(w),
+      network = network_start(expert, sample, w),
+      custom = stats::rnorm(expert$n_par),
+      ridge(cbind(sample$x, 1), pull_back_response(expert, sample$y), w)
+    )
+  }
+  eta <- matrix(vapply(seq_len(model$k), one, numeric(expert_n_par(expert, ncol(sample$x)))), ncol = model$k)
+  size <- sqrt(mean(eta^2))
+  eta + stats::runif(1L, 0, 0.3) * max(size, 1e-8) * matrix(stats::rnorm(length(eta)), nrow(eta)) * (expert$name != "constant")
+}
+
+# phi^-1(y) where it exists, and something near it where it does not.
+pull_back_response <- function(expert, y) {
+  switch(expert$name,
+    tanh = atanh(pmax(pmin(y, 0.9), -0.9)),
+    sigmoid = stats::qlogis(pmax(pmin(y, 0.95), 0.05)),
+    softplus = {
+      floor <- 0.05
+      v <- pmax(y, floor)
+      v + log1p(-exp(-v))
+    },
+    polynomial = if (expert$degree %% 2L) {
+      sign(y) * abs(y)^(1 / expert$degree)
+    } else {
+      sample(c(-1, 1), 1L) * pmax(y, 0)^(1 / expert$degree)
+    },
+    y
+  )
+}
+
+# Random hidden units, with output weights by least squares.
+network_start <- function(expert, sample, w) {
+  d <- ncol(sample$x)
+  hidden <- expert$hidden
+  a <- matrix(stats::rnorm((d + 1L) * hidden), d + 1L, hidden)
+  spread <- apply(cbind(sample$x, 1) %*% a, 2L, stats::sd)
+  a <- sweep(a, 2L, pmax(spread, 1e-8) / stats::runif(hidden, 0.5, 3), "/")
+  units <- activate(expert$activation, cbind(sample$x, 1) %*% a)
+  c(a, ridge(cbind(units, 1), sample$y, w))
+}
+
+activate <- function(name, s) {
+  switch(name,
+    relu = pmax(s, 0), gelu = s * stats::pnorm(s), tanh = tanh(s), sigmoid = stats::plogis(s),
+    softplus = pmax(s, 0) + log1p(exp(-abs(s)))
+  )
+}
+
+# Starts for k experts from a solution with one expert less: one of them is doubled, the copies pushed apart. The first of each
+# doubled expert is exact, so the larger model never ends above the smaller one.
+split_starts <- function(par, sample, model, count) {
+  k <- length(par$b)
+  lapply(seq_len(count), function(i) {
+    j <- (i - 1L) %% k + 1L
+    exact <- i <= k
+    push <- if (exact) 1e-4 else stats::runif(1L, 0.05, 1)
+    u <- cbind(par$u, par$u[, j])
+    eta <- cbind(par$eta, par$eta[, j])
+    pair <- c(j, k + 1L)
+    opposite <- function(size) outer(stats::rnorm(size), c(1, -1))
+    u[, pair] <- u[, pair] + push * gate_length(sample, model) * opposite(nrow(u)) / sqrt(max(nrow(u), 1))
+    eta[, pair] <- eta[, pair] + 0.3 * push * max(sqrt(mean(par$eta^2)), 1e-8) * opposite(nrow(eta)) *
+      (if (exact) 0 else 1)
+    b <- c(par$b, par$b[j]) - ifelse(seq_len(k + 1L) %in% pair, log(2), 0)
+    list(kind = "split", u = u, b = b, eta = eta)
+  })
+}
+
+# Starts near a solution that has converged to a poor optimum: one expert gives up its place and another is doubled.
+exchange_starts <- function(par, sample, model, count) {
+  k <- length(par$b)
+  if (k < 2L) return(list())
+  lapply(seq_len(count), function(i) {
+    drop <- sample.int(k, 1L)
+    smaller <- list(u = par$u[, -drop, drop = FALSE], b = par$b[-drop], eta = par$eta[, -drop, drop = FALSE])
+    start <- split_starts(smaller, sample, model, k - 1L + sample.int(k - 1L, 1L))
+    c(list(kind = "exchange"), start[[length(start)]][c("u", "b", "eta")])
+  })
+}
