@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
+#include <limits>
 
 #include "common/errors.h"
 #include "regression/sgd.h"
@@ -12,66 +12,39 @@
 namespace cosmoe {
 namespace {
 
-// Experts whose parameters differ by less than this, relative to their size, are taken for parts of one.
-constexpr double alike = 1;
-
-// Groups of experts that are alike, by single linkage; those without company are left out.
-std::vector<std::vector<std::size_t>> companions(const Layout& layout, const arma::vec& theta) {
-    const std::size_t k = layout.k(), q = layout.q();
-    const auto eta = [&](std::size_t m) { return theta.subvec(layout.eta(m), layout.eta(m) + q - 1); };
-    std::vector<std::size_t> group(k);
-    for (std::size_t m = 0; m < k; ++m) group[m] = m;
-    for (std::size_t i = 0; i < k; ++i)
-        for (std::size_t j = 0; j < i; ++j)
-            if (arma::norm(eta(i) - eta(j)) < alike * 0.5 * (arma::norm(eta(i)) + arma::norm(eta(j))))
-                std::replace(group.begin(), group.end(), std::size_t(group[i]), std::size_t(group[j]));
-    std::vector<std::vector<std::size_t>> out;
-    for (std::size_t g = 0; g < k; ++g) {
-        std::vector<std::size_t> members;
-        for (std::size_t m = 0; m < k; ++m)
-            if (group[m] == g) members.push_back(m);
-        if (members.size() > 1) out.push_back(members);
-    }
-    return out;
-}
-
 class LeastSquares final : public Objective {
   public:
     LeastSquares(const Model& model, const Pass& pass) : model_(model), pass_(pass) {}
     arma::uword size() const override { return static_cast<arma::uword>(model_.layout.size()); }
     Evaluation evaluate(const arma::vec& theta, Order order) override { return pass_.evaluate(theta, order); }
 
-    // In over-specified models a few atoms exp(b_k) delta_omega_k, omega = (u, eta), stand for one, and the objective sees
-    // little more than their mass and mean. Along a straight line in (b, omega) the mean bends as soon as mass moves
-    // between them; this curve keeps mass and mean as straight as the step means them to be.
+    // In over-specified models, and where an expert runs off with less and less weight, the objective sees little more of the
+    // atoms exp(b_k) delta_omega_k, omega = (u, eta), than masses and first moments. Both bend along a straight line in
+    // (b, omega); along this curve each atom's mass, relative to all, and its first moment are straight.
     arma::vec move(const arma::vec& theta, const arma::vec& step) override {
         const Layout& layout = model_.layout;
+        const std::size_t k = layout.k();
         arma::vec out = theta + step;
-        for (const std::vector<std::size_t>& members : companions(layout, theta)) {
-            const std::size_t size = members.size();
-            arma::vec b(size), db(size);
-            for (std::size_t i = 0; i < size; ++i) b[i] = theta[layout.bias(members[i])], db[i] = step[layout.bias(members[i])];
-            const auto shares = [](const arma::vec& logit) {
-                const arma::vec e = arma::exp(logit - logit.max());
-                return arma::vec(e / arma::accu(e));
-            };
-            const arma::vec share = shares(b), new_share = shares(b + db);
-            const double drift = arma::dot(share, db);  // of the log mass
-            const arma::vec flow = share % (db - drift);  // of the shares, to first order
-            const double mass = b.max() + std::log(arma::accu(arma::exp(b - b.max())));
-            for (std::size_t i = 0; i < size; ++i)
-                out[layout.bias(members[i])] = mass + drift + std::log(std::max(new_share[i], 1e-300));
-            const auto straighten = [&](const std::function<std::size_t(std::size_t)>& at) {
-                double mean = 0, reached = 0;
-                for (std::size_t i = 0; i < size; ++i) {
-                    const std::size_t place = at(members[i]);
-                    mean += share[i] * (theta[place] + step[place]) + flow[i] * theta[place];
-                    reached += new_share[i] * (theta[place] + step[place]);
-                }
-                for (std::size_t i = 0; i < size; ++i) out[at(members[i])] += mean - reached;
-            };
-            for (std::size_t j = 0; j < layout.dz(); ++j) straighten([&](std::size_t m) { return layout.gate(m) + j; });
-            for (std::size_t j = 0; j < layout.q(); ++j) straighten([&](std::size_t m) { return layout.eta(m) + j; });
+        double top = -std::numeric_limits<double>::infinity(), mass = 0, drift = 0;
+        for (std::size_t m = 0; m < k; ++m) top = std::max(top, theta[layout.bias(m)]);
+        for (std::size_t m = 0; m < k; ++m) {
+            const double own = std::exp(theta[layout.bias(m)] - top);
+            mass += own, drift += own * step[layout.bias(m)];
+        }
+        drift /= mass;  // of the log of all mass: a gauge
+        for (std::size_t m = 0; m < k; ++m) {
+            const double growth = 1 + step[layout.bias(m)] - drift;
+            // Beyond halving or doubling the curve goes on as its tangent.
+            const double factor = std::min(2.0, std::max(0.5, growth));
+            out[layout.bias(m)] = theta[layout.bias(m)] + drift + std::log(factor) + (growth - factor) / factor;
+            for (std::size_t j = 0; j < layout.dz(); ++j) {
+                const std::size_t place = layout.gate(m) + j;
+                out[place] = theta[place] + step[place] / factor;
+            }
+            for (std::size_t j = 0; j < layout.q(); ++j) {
+                const std::size_t place = layout.eta(m) + j;
+                out[place] = theta[place] + step[place] / factor;
+            }
         }
         return out;
     }

@@ -28,7 +28,8 @@ Certificate certify(const Evaluation& at, const arma::vec& theta, const Constrai
                     const Settings& settings) {
     Certificate out;
     const double residual_norm = std::sqrt(2 * at.value);
-    arma::vec scale = at.normal.diag();
+    // Where an expert has lost its weight the Gauss-Newton diagonal vanishes and the exact one takes its place.
+    arma::vec scale = arma::max(at.normal.diag(), arma::abs(at.hessian.diag()));
     for (const BlockConstraint& c : constraints) scale(block(c)).fill(arma::max(scale(block(c))));
     scale.transform([top = arma::max(scale)](double v) { return std::max(v, 1e-20 * std::max(top, 1e-280)); });
 

@@ -184,7 +184,8 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
         double too_small = 0, enough = 0, damping = step.damping > 2 * least_damping ? 0.1 * step.damping : least_damping;
         arma::vec q, candidate;
         for (int tries = 0; tries < 30; ++tries) {
-            const bool fits = over_balls(model, damping, balls, candidate) && model.length(candidate) <= (1 + trust_tolerance) * radius;
+            const bool fits = over_balls(model, damping, balls, candidate) && model.decrease(candidate) >= 0 &&
+                              model.length(candidate) <= (1 + trust_tolerance) * radius;
             if (fits) {
                 q = candidate, enough = damping;
                 if (damping <= 2 * least_damping || model.length(q) > 0.6 * radius || enough < 3 * too_small) break;

@@ -19,6 +19,12 @@ void update_scale(const arma::mat& normal, const Constraints& constraints, arma:
     for (arma::uword i = 0; i < scale.n_elem; ++i) scale[i] = std::max({scale[i], now[i], floor});
 }
 
+bool promises_nothing(const arma::mat& hessian, const arma::vec& gradient, const arma::vec& scale, double radius,
+                      const std::vector<BallLimit>& balls, double enough) {
+    const Step step = solve_step(hessian, gradient, scale, radius, balls);
+    return step.ok && step.predicted <= enough;
+}
+
 }  // namespace
 
 SolverResult minimise_trust_region(Objective& objective, const Constraints& constraints, const arma::vec& start,
@@ -57,15 +63,16 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     return out;
                 }
                 damping = step.damping;
-                // A move as long as the residuals that still promises nothing: flat, however far the minimum.
-                const bool far = !step.limited || step.length * step.length >= 0.9 * 2 * here.value;
-                if (step.predicted <= enough && far) {
-                    if (exact) {
+                // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way to a
+                // minimum is flat, however far it is.
+                if (step.predicted <= enough) {
+                    const double residuals = std::sqrt(2 * here.value);
+                    const bool wide = !step.limited || step.length >= 0.9 * residuals;
+                    if ((exact && wide) || promises_nothing(hessian, gradient, local_scale, std::max(radius, residuals), limits, enough)) {
                         out.status = Status::converged;
                         return out;
                     }
-                    exact = true;  // Gauss-Newton sees no negative curvature: let the exact model agree
-                    continue;
+                    exact = true;
                 }
                 if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) ||
                     radius < 1e-150) {
