@@ -27,7 +27,7 @@ search_starts <- function(search) {
   control <- search$control
   model <- search$model
   sample <- start_sample(search$rows, model)
-  starts <- c(draw_starts(sample, model, control$n_starts), nested_starts(search, sample))
+  starts <- c(begin_starts(sample, model, control$n_starts), nested_starts(search, sample))
   progress <- progressr::progressor(steps = length(starts) + control$n_long)
   # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
   few <- thinned_search(search)
@@ -45,7 +45,7 @@ nested_starts <- function(search, sample) {
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
   smaller$control$n_starts <- max(1L, search$control$n_starts %/% 4L)
-  starts <- c(draw_starts(sample, smaller$model, smaller$control$n_starts), nested_starts(smaller, sample))
+  starts <- c(begin_starts(sample, smaller$model, smaller$control$n_starts), nested_starts(smaller, sample))
   runs <- run_starts(smaller, starts, search$control$short_passes)
   runs <- continue_runs(smaller, runs, 3L, 100L)
   best <- runs[[best_run(runs)]]

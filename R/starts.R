@@ -28,7 +28,7 @@ start_sample <- function(rows, model) {
 }
 
 # `count` starts of all kinds in turn.
-draw_starts <- function(sample, model, count) {
+begin_starts <- function(sample, model, count) {
   kinds <- c("cluster", "direction", "residual", "cells")
   lapply(seq_len(count), function(i) draw_start(kinds[(i - 1L) %% length(kinds) + 1L], sample, model))
 }
