@@ -21,8 +21,10 @@ working_rows <- function(data, router, expert, standardize, control) {
   scale_x <- if (!raw_x) column_scales(data$x)
   same <- is.null(data$z) && !raw_x && !raw_z
   scale_z <- if (same) scale_x else if (!raw_z) column_scales(z)
+  y <- working_response(data)
+  y_scale <- if (is.finite(control$bound_expert)) 1 else response_scale(y, data$w, expert)
   list(
-    x = data$x, z = data$z, y = working_response(data), w = data$w,
+    x = data$x, z = data$z, y = if (y_scale == 1) y else y / y_scale, w = data$w, y_scale = y_scale,
     x_center = scale_x$center, x_scale = scale_x$scale,
     z_center = scale_z$center, z_scale = scale_z$scale
   )
@@ -35,6 +37,31 @@ column_scales <- function(x) {
   scale <- vapply(columns, function(j) stats::sd(x[, j]), 0)
   scale[!is.finite(scale) | scale == 0] <- 1
   list(center = center, scale = scale)
+}
+
+# Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a meaning.
+response_scale <- function(y, w, expert) {
+  if (!length(scaled_parameters(expert, 1L))) return(1)
+  if (!is.null(w)) y <- y[w > 0]
+  top <- max(abs(y))
+  scale <- top * sqrt(mean((y / top)^2))
+  if (is.finite(scale) && scale > 0) scale else 1
+}
+
+# The parameters by which an expert is homogeneous, for d covariates.
+scaled_parameters <- function(expert, d) {
+  q <- expert_n_par(expert, d)
+  switch(expert$name,
+    constant = , linear = , relu = , polynomial = seq_len(q),
+    network = q - expert$hidden + seq_len(expert$hidden + 1L) - 1L,
+    integer()
+  )
+}
+
+scale_experts <- function(eta, expert, d, factor) {
+  own <- scaled_parameters(expert, d)
+  eta[own, ] <- eta[own, ] * if (expert$name == "polynomial") factor^(1 / expert$degree) else factor
+  eta
 }
 
 # Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) / scale, as
@@ -65,6 +92,7 @@ convert_eta <- function(eta, expert, d, convert, rows) {
 
 # Working parameters as reported ones, in the canonical gauge. For the linear router the gate is on the scale of z.
 report_parameters <- function(par, router, expert, rows) {
+  d <- ncol(rows$x)
   u <- par$u
   b <- par$b
   if (router$name == "linear") {
@@ -78,7 +106,7 @@ report_parameters <- function(par, router, expert, rows) {
     u = u,
     b = unname(b) - log_sum_exp(b),
     beta = core_gate_to_beta(core_model(router, expert_constant(), 1L)$router, u),
-    eta = convert_eta(par$eta, expert, ncol(rows$x), to_raw_scale, rows)
+    eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$y_scale)
   )
 }
 
@@ -92,7 +120,9 @@ working_parameters <- function(start, router, expert, rows) {
     u <- unname(gate[-nrow(gate), , drop = FALSE])
     b <- gate[nrow(gate), ]
   }
-  list(u = u, b = unname(b), eta = convert_eta(start$experts, expert, ncol(rows$x), to_unit_scale, rows))
+  d <- ncol(rows$x)
+  eta <- scale_experts(start$experts, expert, d, 1 / rows$y_scale)
+  list(u = u, b = unname(b), eta = convert_eta(eta, expert, d, to_unit_scale, rows))
 }
 
 log_sum_exp <- function(b) max(b) + log(sum(exp(b - max(b))))

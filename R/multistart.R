@@ -194,21 +194,21 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
     fitted = prediction$f,
     gate_mean = mean_of(prediction$gate),
     df = df,
-    starts = starts_table(runs, best, search$df_residual),
+    starts = starts_table(runs, best, search),
     convergence = convergence_of(best, control, by, router),
     diagnostics = diagnose(par, prediction, best, by, router, control, data, weight)
   ))
 }
 
-starts_table <- function(runs, best, df_residual) {
+starts_table <- function(runs, best, search) {
   column <- function(name, type) vapply(runs, function(run) run[[name]], type)
   objective <- column("objective", 0)
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
   data.frame(
-    start = seq_along(runs), kind = column("kind", ""), objective = objective, passes = as.integer(column("passes", 0)),
+    start = seq_along(runs), kind = column("kind", ""), objective = objective * search$rows$y_scale^2, passes = as.integer(column("passes", 0)),
     status = column("status", ""),
-    reached_best = !is.na(objective) & same_optimum(objective, best$objective, df_residual)
+    reached_best = !is.na(objective) & same_optimum(objective, best$objective, search$df_residual)
   )
 }
 
