@@ -84,13 +84,10 @@ Step within_trust_region(const Model& model, double radius, double warm) {
     return step;
 }
 
-// Minimises the model with the given damping over the balls; false when it is not convex enough there.
-// With s_j = (radius_j^2 - norm(c_j + q_j)^2) / 2 > 0 and multipliers l_j, a Newton step on
+// Minimises the model over the balls; false when it is not convex enough there. With s_j = (radius_j^2 - norm(c_j + q_j)^2) / 2 > 0 and multipliers l_j, a Newton step on
 //   gradient + matrix q + sum_j l_j (c_j + q_j) = 0,   l_j s_j = tau.
-bool over_balls(const Model& model, double damping, const std::vector<BallLimit>& balls, arma::vec& q) {
+bool interior_point(const Model& model, const std::vector<BallLimit>& balls, arma::vec& q) {
     const arma::uword count = balls.size();
-    arma::mat base = model.matrix;
-    base.diag() += damping * model.scale;
     arma::vec slack(count), multiplier(count);
     q.zeros(model.gradient.n_elem);
     for (const BallLimit& ball : balls)
@@ -110,8 +107,8 @@ bool over_balls(const Model& model, double damping, const std::vector<BallLimit>
     for (int iteration = 0; iteration < 80; ++iteration) {
         const double gap = arma::dot(multiplier, slack);
         const double tau = 0.1 * gap / static_cast<double>(count);
-        arma::mat a = base;
-        arma::vec rhs = -(model.gradient + base * q), residual = rhs;
+        arma::mat a = model.matrix;
+        arma::vec rhs = -(model.gradient + model.matrix * q), residual = rhs;
         for (arma::uword j = 0; j < count; ++j) {
             const arma::span span = block(balls[j]);
             const arma::vec v = point(balls[j], q);
@@ -120,7 +117,7 @@ bool over_balls(const Model& model, double damping, const std::vector<BallLimit>
             rhs(span) -= tau / slack[j] * v;
             residual(span) -= multiplier[j] * v;
         }
-        const double size = std::abs(arma::dot(model.gradient, q)) + std::abs(arma::dot(q, base * q));
+        const double size = std::abs(arma::dot(model.gradient, q)) + std::abs(arma::dot(q, model.matrix * q));
         const double error = std::sqrt(arma::accu(arma::square(residual) / model.scale));
         if (gap <= 1e-11 * size && error * error <= 1e-12 * size) return convex;
         const double last_shift = shift;
@@ -160,6 +157,46 @@ bool over_balls(const Model& model, double damping, const std::vector<BallLimit>
         multiplier += t * change;
     }
     return convex;  // feasible, if not to full precision
+}
+
+// The same with damping and for all coordinates: those in no ball are eliminated first, since there are many and the
+// interior-point method solves again and again.
+bool over_balls(const Model& model, double damping, const std::vector<BallLimit>& balls, arma::vec& q) {
+    std::vector<BallLimit> own;
+    arma::uvec inside, outside;
+    {
+        std::vector<arma::uword> in, out;
+        std::vector<bool> covered(model.gradient.n_elem, false);
+        for (const BallLimit& ball : balls) {
+            own.push_back({static_cast<arma::uword>(in.size()), ball.center, ball.radius});
+            for (arma::uword i = 0; i < ball.center.n_elem; ++i) covered[ball.first + i] = true, in.push_back(ball.first + i);
+        }
+        for (arma::uword i = 0; i < covered.size(); ++i)
+            if (!covered[i]) out.push_back(i);
+        inside = arma::conv_to<arma::uvec>::from(in), outside = arma::conv_to<arma::uvec>::from(out);
+    }
+    arma::mat schur = model.matrix(inside, inside);
+    schur.diag() += damping * model.scale(inside);
+    arma::vec gradient = model.gradient(inside);
+    const arma::vec scale = model.scale(inside);
+    arma::mat upper, half;
+    arma::vec half_gradient;
+    if (!outside.is_empty()) {
+        arma::mat rest = model.matrix(outside, outside);
+        rest.diag() += damping * model.scale(outside);
+        if (!arma::chol(upper, rest)) return false;
+        half = arma::solve(arma::trimatl(upper.t()), model.matrix(outside, inside), arma::solve_opts::fast);
+        half_gradient = solve_lower(upper, model.gradient(outside));
+        schur -= half.t() * half;
+        gradient -= half.t() * half_gradient;
+    }
+    arma::vec part;
+    if (!interior_point({schur, gradient, scale}, own, part)) return false;
+    q.set_size(model.gradient.n_elem);
+    q(inside) = part;
+    if (!outside.is_empty())
+        q(outside) = -arma::solve(arma::trimatu(upper), half_gradient + half * part, arma::solve_opts::fast);
+    return true;
 }
 
 // Points closer to the boundary than can be told from it are put onto it.
