@@ -208,6 +208,24 @@ void snap(const std::vector<BallLimit>& balls, arma::vec& q) {
     }
 }
 
+// Hard case with balls: damping made the model convex and cut the step short of the trust region. Go on along it, pulled
+// back into the balls, for as long as the model itself falls.
+void extend(const Model& model, const std::vector<BallLimit>& balls, double radius, arma::vec& q) {
+    const arma::vec direction = q;
+    double best = model.decrease(q);
+    for (double t = 2; t * model.length(direction) <= radius * (1 + trust_tolerance); t *= 2) {
+        arma::vec candidate = t * direction;
+        for (const BallLimit& ball : balls) {
+            const arma::vec v = ball.center + candidate(block(ball));
+            const double norm = arma::norm(v);
+            if (norm > ball.radius) candidate(block(ball)) = v * (ball.radius / norm) - ball.center;
+        }
+        const double decrease = model.decrease(candidate);
+        if (decrease <= best) break;
+        best = decrease, q = candidate;
+    }
+}
+
 }  // namespace
 
 Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& scale, double radius,
@@ -239,6 +257,7 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
         }
         step.q = q;
         step.damping = damping;
+        extend(model, balls, radius, step.q);
         snap(balls, step.q);
     }
     step.length = model.length(step.q);
