@@ -8,7 +8,7 @@
 #'   with the gate's constraint inside each step. `"slsqp"`, `"lbfgs"`, `"ccsaq"` and `"bobyqa"` are NLopt's, on the
 #'   same objective, for cross-checks. `"sgd"` is mini-batch stochastic gradient descent, the protocol of the paper's
 #'   experiments.
-#' @param n_starts Number of starting points, a whole number. The default 50 costs little, since most starts get only
+#' @param n_starts Number of starting points, a whole number. The default 100 costs little, since most starts get only
 #'   a short run, and guards against poor optima, which are the rule rather than the exception with three and more
 #'   experts.
 #' @param max_passes Largest number of passes over the data in one long run; a pass evaluates the objective with its
@@ -26,7 +26,7 @@
 #'   tanh, may need it: without a bound an expert can turn into a step of infinite slope.
 #' @param short_passes Passes of the short run that every start gets; the default 10 is enough to tell
 #'   hopeless starts from good ones.
-#' @param n_long Number of the best short runs that are continued to convergence; the default is 8.
+#' @param n_long Number of the best short runs that are continued to convergence; the default is 12.
 #' @param on_interrupt What an interrupt (Ctrl-C) does: `"stop"` ends with a `cosmoe_error_interrupt`; `"return"`
 #'   gives the best fit so far, marked as unfinished.
 #' @param epochs,learning_rate,batch_size For `"sgd"` only: passes through the shuffled rows, step size, and rows in a
@@ -42,14 +42,14 @@
 #' moe_control(bound_gate = 10, bound_expert = 100)
 #' @export
 moe_control <- function(optimizer = c("newton", "slsqp", "lbfgs", "ccsaq", "bobyqa", "sgd"),
-                        n_starts = 50,
+                        n_starts = 100,
                         max_passes = 500,
                         tolerance = 1e-6,
                         threads = 1,
                         bound_gate = Inf,
                         bound_expert = Inf,
                         short_passes = 10,
-                        n_long = 8,
+                        n_long = 12,
                         on_interrupt = c("stop", "return"),
                         epochs = 10,
                         learning_rate = 0.1,

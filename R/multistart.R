@@ -66,18 +66,19 @@ thinned_search <- function(search, most = 10000L) {
   search
 }
 
-# Exchanges round the best solution, for as long as they find a better one.
-exchange_runs <- function(search, sample, runs, rounds = 4L) {
-  count <- min(16L, search$control$n_starts %/% 3L)
+# Exchanges round the best solution, until two rounds in a row have not found a better one.
+exchange_runs <- function(search, sample, runs, rounds = 8L) {
+  count <- min(24L, search$control$n_starts %/% 4L)
+  idle <- 0L
   for (round in seq_len(rounds)) {
-    if (count < 1L || search$model$k < 2L || any_interrupted(runs)) break
+    if (count < 1L || search$model$k < 2L || idle == 2L || any_interrupted(runs)) break
     best <- runs[[best_run(runs)]]
-    starts <- exchange_starts(best, sample, search$model, count)
-    tried <- run_starts(search, starts, 2L * search$control$short_passes)
-    tried <- continue_runs(search, tried, 3L, search$control$max_passes)
-    objective <- vapply(tried, function(run) run$objective, 0)
+    tried <- run_starts(search, exchange_starts(best, sample, search$model, count), 2L * search$control$short_passes)
+    tried <- continue_runs(search, tried, 4L, search$control$max_passes)
+    better <- min(vapply(tried, function(run) run$objective, 0))
+    improved <- better < best$objective && !same_optimum(best$objective, better, search$df_residual)
+    idle <- if (improved) 0L else idle + 1L
     runs <- c(runs, tried)
-    if (min(objective) >= best$objective || same_optimum(best$objective, min(objective), search$df_residual)) break
   }
   runs
 }
@@ -98,12 +99,12 @@ continue_runs <- function(search, runs, count, passes, progress = NULL) {
   runs
 }
 
-# The best `count` runs; of runs with the same objective to nine digits only one.
+# The best `count` runs; of runs with the same objective to five digits only one, while there are others.
 distinct_best <- function(runs, objective, count) {
   by <- order(objective)
   by <- by[is.finite(objective[by])]
   if (!length(by)) return(seq_len(min(count, length(runs))))
-  repeated <- duplicated(signif(objective[by], 9L))
+  repeated <- duplicated(signif(objective[by], 5L))
   utils::head(c(by[!repeated], by[repeated]), count)
 }
 

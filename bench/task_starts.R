@@ -93,8 +93,20 @@ oracle <- function(set, starts = 1000, plain = set$name %in% c("cars", "faithful
     squares <- vapply(seq_len(starts), function(i) solve(oracle_start(problem)), numeric(1))
     list(best = min(squares), hits = sum(squares <= min(squares) * (1 + same_optimum)))
   }
-  control <- fit_control(max_passes = 2000)
-  core <- best_of(function(start) cosmoe:::core_fit(problem$model, rows, start, control)$objective, 1)
+  # Every start gets 60 passes, the best forty of them up to 2,000.
+  core_best <- function(seed) {
+    set.seed(seed)
+    control <- function(passes) fit_control(max_passes = passes)
+    runs <- lapply(seq_len(starts), function(i) {
+      cosmoe:::core_fit(problem$model, rows, oracle_start(problem), control(60))[c("u", "b", "eta", "objective")]
+    })
+    squares <- vapply(runs, function(run) run$objective, numeric(1))
+    for (i in utils::head(order(squares), 40)) {
+      squares[i] <- cosmoe:::core_fit(problem$model, rows, runs[[i]], control(2000))$objective
+    }
+    list(best = min(squares), hits = sum(squares <= min(squares) * (1 + same_optimum)))
+  }
+  core <- core_best(1)
   r <- if (plain) best_of(function(start) oracle_plain(problem, start), 2) else list(best = NA, hits = NA)
   data.frame(
     data = set$name, k = set$k, expert = set$expert, n = length(problem$y), starts = starts,
