@@ -183,21 +183,18 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
     x = data$x, z = data$z,
     z_center = if (cosine) search$rows$z_center, z_scale = if (cosine) search$rows$z_scale
   )
-  prediction <- core_predict(core_model(router, expert, k), rows, par[c("u", "b", "eta")], control$threads)
-  weight <- if (is.null(data$w)) rep(1, length(data$y)) else data$w
-  mean_of <- function(p) colSums(weight * p) / sum(weight)
-  by <- order(-mean_of(prediction$gate))
+  outcome <- sweep_rows(core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads)
+  by <- order(-outcome$gate_mean)
   par <- order_experts(par, by)
-  prediction[c("gate", "expert")] <- lapply(prediction[c("gate", "expert")], function(p) p[, by, drop = FALSE])
   c(par, list(
     z_center = if (is.null(rows$z_center)) rep(0, d_gate) else rows$z_center,
     z_scale = if (is.null(rows$z_scale)) rep(1, d_gate) else rows$z_scale,
-    fitted = prediction$f,
-    gate_mean = mean_of(prediction$gate),
+    fitted = outcome$f,
+    gate_mean = outcome$gate_mean[by],
     df = df,
     starts = starts_table(runs, best, search),
     convergence = convergence_of(best, control, by, router),
-    diagnostics = diagnose(par, prediction, best, by, router, control, data, weight)
+    diagnostics = diagnose(par, outcome, best, by, router, control)
   ))
 }
 
@@ -227,28 +224,51 @@ convergence_of <- function(best, control, by, router) {
   )
 }
 
+# Fitted values, mean gate weights, and how much pairs of experts differ where both have weight (a k x k matrix of mean squares,
+# relative to the variance of the fitted values), in blocks of rows: n x k matrices are never whole.
+sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
+  n <- nrow(rows$x)
+  k <- model$k
+  f <- numeric(n)
+  gate <- numeric(k)
+  both <- difference <- matrix(0, k, k)
+  for (first in seq.int(1L, n, by = block)) {
+    use <- first:min(n, first + block - 1L)
+    part <- rows
+    part$x <- rows$x[use, , drop = FALSE]
+    if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
+    now <- core_predict(model, part, par, threads)
+    weight <- if (is.null(w)) rep(1, length(use)) else w[use]
+    f[use] <- now$f
+    gate <- gate + colSums(weight * now$gate)
+    for (i in seq_len(k)) {
+      joint <- weight * now$gate[, i] * now$gate
+      both[i, ] <- both[i, ] + colSums(joint)
+      difference[i, ] <- difference[i, ] + colSums(joint * (now$expert[, i] - now$expert)^2)
+    }
+  }
+  total <- if (is.null(w)) n else sum(w)
+  spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
+  list(f = f, gate_mean = gate / total, difference = difference / pmax(both, 1e-300) / max(spread, 1e-300))
+}
+
 # What a reader must know of a solution; indices of experts in the reported order.
-diagnose <- function(par, prediction, best, by, router, control, data, weight) {
+diagnose <- function(par, outcome, best, by, router, control) {
   k <- length(by)
+  bound <- control$bound_gate
   gate_limit <- switch(router$name,
-    perturbed_cosine = router$scale * if (is.finite(control$bound_gate)) control$bound_gate / (control$bound_gate + router$tau1) else 1,
-    linear = router$scale * control$bound_gate,
+    perturbed_cosine = router$scale * if (is.finite(bound)) bound / (bound + router$tau1) else 1,
+    linear = router$scale * bound,
     Inf
   )
   length_of <- function(m) sqrt(colSums(m^2))
-  total <- sum(weight)
-  spread <- sum(weight * (data$y - sum(weight * data$y) / total)^2) / total
-  coincide <- function(i, j) {
-    both <- weight * prediction$gate[, i] * prediction$gate[, j]
-    sum(both) > 0 && sum(both * (prediction$expert[, i] - prediction$expert[, j])^2) / sum(both) < 1e-6 * spread
-  }
+  alike <- outcome$difference[by, by, drop = FALSE] < 1e-6
   pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
-  mean_weight <- colSums(weight * prediction$gate) / total
   list(
     boundary = if (k > 1L) which(length_of(par$u) >= gate_limit * (1 - 1e-6)) else integer(),
     expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
-    empty = which(mean_weight < 1e-3),
-    coincident = Filter(function(pair) coincide(pair[1L], pair[2L]), pairs),
+    empty = which(outcome$gate_mean[by] < 1e-3),
+    coincident = Filter(function(pair) alike[pair[1L], pair[2L]], pairs),
     nonunique = isTRUE(best$certificate$null_directions > 0)
   )
 }
