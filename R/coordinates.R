@@ -1,6 +1,6 @@
-# Three sets of coordinates (see ARCHITECTURE.md). *Working*: what the core moves, on covariates centred and scaled while they
-# are loaded. *Reported*: what the user sees. Canonical: the one representative of all reported parameters that give
-# the same regression function.
+# Three sets of coordinates (see ARCHITECTURE.md). *Working*: what the core moves, on covariates centred and scaled
+# while they are loaded. *Reported*: what the user sees. Canonical: the one representative of all reported parameters
+# that give the same regression function.
 
 # The `model` list of the bridge.
 core_model <- function(router, expert, k, control = NULL) {
@@ -39,7 +39,8 @@ column_scales <- function(x) {
   list(center = center, scale = scale)
 }
 
-# Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a meaning.
+# Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a
+# meaning.
 response_scale <- function(y, w, expert) {
   if (!length(scaled_parameters(expert, 1L))) return(1)
   if (!is.null(w)) y <- y[w > 0]
@@ -64,8 +65,8 @@ scale_experts <- function(eta, expert, d, factor) {
   eta
 }
 
-# Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) / scale, as
-# those on the scale of x, and back.
+# Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) /
+# scale, as those on the scale of x, and back.
 to_raw_scale <- function(coef, center, scale) {
   if (is.null(center)) return(coef)
   d <- length(center)

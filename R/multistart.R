@@ -1,5 +1,6 @@
-# Least squares from many starts: short runs of all, longer ones of the better half, long runs of the best, then exchanges
-# round the best solution. Runs spread over the user's future plan; randomness is drawn here, before they do.
+# Least squares from many starts: short runs of all, longer ones of the better half, long runs of the best, then
+# exchanges round the best solution. Runs spread over the user's future plan; randomness is drawn here, before they
+# do.
 
 # How much worse than the best a run may end and still count as the same optimum: a hundredth of the residual variance,
 # far below what the data can tell apart.
@@ -7,7 +8,8 @@ same_optimum <- function(objective, best, df_residual) {
   objective <= best + 0.01 * best / max(df_residual, 1) + 1e-9 * best
 }
 
-# Returns parameters in reported coordinates and canonical order, fitted values (without offset), and how they were found.
+# Returns parameters in reported coordinates and canonical order, fitted values (without offset), and how they were
+# found.
 estimate_least_squares <- function(data, router, expert, k, start, standardize, control) {
   rows <- working_rows(data, router, expert, standardize, control)
   model <- core_model(router, expert, k, control)
@@ -117,7 +119,8 @@ best_run <- function(runs) {
 
 any_interrupted <- function(runs) any(vapply(runs, function(run) run$status == "interrupted", NA))
 
-# Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they are.
+# Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they
+# are.
 run_starts <- function(search, starts, passes, progress = NULL) {
   search$control$max_passes <- passes
   orders <- if (search$control$optimizer == "sgd") lapply(starts, function(start) draw_orders(search)) else list(NULL)
@@ -131,9 +134,8 @@ run_starts <- function(search, starts, passes, progress = NULL) {
   runs <- vector("list", length(starts))
   interrupted <- FALSE
   for (i in seq_along(starts)) {
-    runs[[i]] <- if (interrupted) skipped_run(starts[[i]]) else {
-      run_start(starts[[i]], orders[[(i - 1L) %% length(orders) + 1L]], search, progress)
-    }
+    order <- orders[[(i - 1L) %% length(orders) + 1L]]
+    runs[[i]] <- if (interrupted) skipped_run(starts[[i]]) else run_start(starts[[i]], order, search, progress)
     interrupted <- interrupted || runs[[i]]$status == "interrupted"
   }
   runs
@@ -204,7 +206,10 @@ starts_table <- function(runs, best, search) {
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
   data.frame(
-    start = seq_along(runs), kind = column("kind", ""), objective = objective * search$rows$y_scale^2, passes = as.integer(column("passes", 0)),
+    start = seq_along(runs),
+    kind = column("kind", ""),
+    objective = objective * search$rows$y_scale^2,
+    passes = as.integer(column("passes", 0)),
     status = column("status", ""),
     reached_best = !is.na(objective) & same_optimum(objective, best$objective, search$df_residual)
   )
@@ -214,7 +219,8 @@ convergence_of <- function(best, control, by, router) {
   certificate <- best$certificate
   # Constraints of the core in its order: gates first (when they have one), then experts.
   k <- length(by)
-  gates <- if (router$name == "perturbed_cosine" || (router$name == "linear" && is.finite(control$bound_gate))) k else 0L
+  bounded <- router$name == "perturbed_cosine" || (router$name == "linear" && is.finite(control$bound_gate))
+  gates <- if (bounded) k else 0L
   active <- certificate$active
   place <- match(ifelse(active < gates, active, active - gates) + 1L, by)
   certificate$active <- sprintf("%s %d", ifelse(active < gates, "gate", "expert"), place)[order(active >= gates, place)]
@@ -224,8 +230,8 @@ convergence_of <- function(best, control, by, router) {
   )
 }
 
-# Fitted values, mean gate weights, and how much pairs of experts differ where both have weight (a k x k matrix of mean squares,
-# relative to the variance of the fitted values), in blocks of rows: n x k matrices are never whole.
+# Fitted values, mean gate weights, and how much pairs of experts differ where both have weight (a k x k matrix of
+# mean squares, relative to the variance of the fitted values), in blocks of rows: n x k matrices are never whole.
 sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
   n <- nrow(rows$x)
   k <- model$k

@@ -1,6 +1,6 @@
-# Where fits begin. Every start is list(kind, u, b, eta) in working coordinates, drawn with R's generator. Most begin with a
-# partition of the rows: experts are fitted to its parts, the gate points from part to part. Draws look at no more
-# than `start_rows` rows, so their cost does not grow with n.
+# Where fits begin. Every start is list(kind, u, b, eta) in working coordinates, drawn with R's generator. Most begin
+# with a partition of the rows: experts are fitted to its parts, the gate points from part to part. Draws look at no
+# more than `start_rows` rows, so their cost does not grow with n.
 
 start_rows <- 2000L
 
@@ -102,7 +102,7 @@ standard_columns <- function(data) {
 ridge <- function(x, y, w, shrink = 1e-3) {
   gram <- crossprod(x, w * x)
   d <- ncol(x)
-  diag(gram) <- diag(gram) + shrink * sum(w) * c(rep(1, d - 1L), 1e-6) * mean(pmax(diag(gram) / max(sum(w), 1e-300), 1e-12))
+  diag(gram) <- diag(gram) + shrink * mean(diag(gram)) * c(rep(1, d - 1L), 1e-6)
   center <- sum(w * y) / max(sum(w), 1e-300)
   rhs <- crossprod(x, w * (y - center))
   scale <- 1 / sqrt(pmax(diag(gram), 1e-300))
@@ -166,8 +166,9 @@ experts_of_shares <- function(share, sample, model) {
     )
   }
   eta <- matrix(vapply(seq_len(model$k), one, numeric(expert_n_par(expert, ncol(sample$x)))), ncol = model$k)
-  size <- sqrt(mean(eta^2))
-  eta + stats::runif(1L, 0, 0.3) * max(size, 1e-8) * matrix(stats::rnorm(length(eta)), nrow(eta)) * (expert$name != "constant")
+  if (expert$name == "constant") return(eta)
+  noise <- stats::runif(1L, 0, 0.3) * max(sqrt(mean(eta^2)), 1e-8)
+  eta + noise * matrix(stats::rnorm(length(eta)), nrow(eta))
 }
 
 # phi^-1(y) where it exists, and something near it where it does not.
@@ -207,8 +208,8 @@ activate <- function(name, s) {
   )
 }
 
-# Starts for k experts from a solution with one expert less: one of them is doubled, the copies pushed apart. The first of each
-# doubled expert is exact, so the larger model never ends above the smaller one.
+# Starts for k experts from a solution with one expert less: one of them is doubled, the copies pushed apart. The
+# first of each doubled expert is exact, so the larger model never ends above the smaller one.
 split_starts <- function(par, sample, model, count) {
   k <- length(par$b)
   lapply(seq_len(count), function(i) {

@@ -39,12 +39,13 @@ Rcpp::List wrap_parameters(const cosmoe::Parameters& par) {
 }  // namespace
 
 // [[Rcpp::export]]
-Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& start, const Rcpp::List& control) {
+Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& start,
+                    const Rcpp::List& control) {
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
     const cosmoe::Hooks hooks = bind::interrupt_hooks();
-    const cosmoe::Fit fit = cosmoe::fit_least_squares(built, data, cosmoe::pack(built.layout, bind::as_parameters(start)),
-                                                      as_settings(control), hooks);
+    const cosmoe::Fit fit = cosmoe::fit_least_squares(
+        built, data, cosmoe::pack(built.layout, bind::as_parameters(start)), as_settings(control), hooks);
     Rcpp::List out = wrap_parameters(cosmoe::unpack(built.layout, fit.theta));
     const cosmoe::Certificate& c = fit.certificate;
     Rcpp::IntegerVector active(c.active.begin(), c.active.end());
@@ -52,18 +53,19 @@ Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp:
     out["passes"] = fit.passes;
     out["status"] = status_name(fit.status);
     out["message"] = fit.message;
-    out["certificate"] = Rcpp::List::create(
-        Rcpp::Named("projected_gradient") = c.projected_gradient,
-        Rcpp::Named("predicted_decrease") = c.predicted_decrease, Rcpp::Named("active") = active,
-        Rcpp::Named("smallest_curvature") = c.smallest_curvature,
-        Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
-        Rcpp::Named("gauge") = static_cast<int>(c.gauge));
+    out["certificate"] =
+        Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
+                           Rcpp::Named("predicted_decrease") = c.predicted_decrease, Rcpp::Named("active") = active,
+                           Rcpp::Named("smallest_curvature") = c.smallest_curvature,
+                           Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
+                           Rcpp::Named("gauge") = static_cast<int>(c.gauge));
     out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
     return out;
 }
 
 // [[Rcpp::export]]
-Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int order, int threads) {
+Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int order,
+                          int threads) {
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
     const cosmoe::Hooks hooks = bind::interrupt_hooks();

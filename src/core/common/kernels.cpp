@@ -61,16 +61,17 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                        \
-    {isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, isa::softmax, \
-     isa::activate, #isa}
+#define COSMOE_TABLE(isa)                                                                                       \
+    {                                                                                                           \
+        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, isa::softmax, \
+            isa::activate, #isa                                                                                 \
+    }
 
 Table choose() {
 #if COSMOE_WIDE
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return COSMOE_TABLE(avx512);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return COSMOE_TABLE(avx2);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return COSMOE_TABLE(avx2);
 #endif
     return COSMOE_TABLE(portable);
 }
@@ -87,8 +88,8 @@ void combine(const double* a, std::size_t lda, std::size_t na, const double* coe
     table().combine(a, lda, na, coef, ldc, nc, n, out, ldo);
 }
 
-void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
-                   std::size_t nb, std::size_t n, double* out, std::size_t ldo) {
+void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo) {
     table().cross_product(a, lda, na, b, ldb, nb, n, out, ldo);
 }
 

@@ -18,8 +18,8 @@ void combine(const double* a, std::size_t lda, std::size_t na, const double* coe
              std::size_t n, double* out, std::size_t ldo);
 
 // out(i, j) += a(:, i)' b(:, j).
-void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
-                   std::size_t nb, std::size_t n, double* out, std::size_t ldo);
+void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo);
 
 // out(i) = sum_j a(i, j)^2.
 void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out);

@@ -56,8 +56,8 @@ static inline void cross_columns(const double* a, std::size_t lda, std::size_t n
     for (; i < na; ++i) cross_tile<1, J>(a + i * lda, lda, b, ldb, n, out + i, ldo);
 }
 
-void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
-                   std::size_t nb, std::size_t n, double* out, std::size_t ldo) {
+void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo) {
     std::size_t j = 0;
     for (; j + 3 <= nb; j += 3) cross_columns<3>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
     for (; j < nb; ++j) cross_columns<1>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
@@ -124,7 +124,8 @@ static inline double fast_expm1(double x) {
     return (power - 1.0) + power * q;
 }
 
-// One column of the softmax, in a function of its own so that the loop is seen to have no aliases and runs on vector lanes.
+// One column of the softmax, in a function of its own so that the loop is seen to have no aliases and runs on vector
+// lanes.
 static inline void softmax_column(const double* __restrict v, const double* __restrict top, std::size_t n,
                                   const double* __restrict mask, double* __restrict out, double* __restrict sum) {
     if (mask)
@@ -233,9 +234,7 @@ void activate(Activation phi, const double* s, std::size_t n, double* value, dou
             break;
         case Activation::relu:
             activate_with(
-                [](double x, double& v, double& f, double& g) {
-                    v = x > 0 ? x : 0.0, f = x > 0 ? 1.0 : 0.0, g = 0.0;
-                },
+                [](double x, double& v, double& f, double& g) { v = x > 0 ? x : 0.0, f = x > 0 ? 1.0 : 0.0, g = 0.0; },
                 s, n, value, first, second);
             break;
         case Activation::gelu:
@@ -252,9 +251,7 @@ void activate(Activation phi, const double* s, std::size_t n, double* value, dou
             break;
         case Activation::tanh:
             activate_with(
-                [](double x, double& v, double& f, double& g) {
-                    v = fast_tanh(x), f = 1.0 - v * v, g = -2.0 * v * f;
-                },
+                [](double x, double& v, double& f, double& g) { v = fast_tanh(x), f = 1.0 - v * v, g = -2.0 * v * f; },
                 s, n, value, first, second);
             break;
         case Activation::sigmoid:

@@ -11,8 +11,7 @@ void choose_top(const Buffer& score, std::size_t k, std::size_t n, std::size_t t
         for (std::size_t r = 0; r < n; ++r) {
             const double own = score.col(c)[r];
             std::size_t before = 0;
-            for (std::size_t m = 0; m < k; ++m)
-                before += score.col(m)[r] > own || (score.col(m)[r] == own && m < c);
+            for (std::size_t m = 0; m < k; ++m) before += score.col(m)[r] > own || (score.col(m)[r] == own && m < c);
             mask.col(c)[r] = before < top_k ? 1 : 0;
         }
 }

@@ -60,14 +60,18 @@ class CosineRouter final : public Router {
 class PerturbedCosineRouter final : public Router {
   public:
     explicit PerturbedCosineRouter(const RouterSpec& spec)
-        : scale_(spec.scale), tau1_(spec.tau1), tau2_(spec.tau2), bound_(spec.bound_gate) {}
+        : scale_(spec.scale),
+          tau1_(spec.tau1),
+          tau2_(spec.tau2),
+          bound_(spec.bound_gate) {}
     double feature_factor(double norm) const override { return 1 / (norm + tau2_); }
     GateConstraint constraint() const override {
         return {ConstraintKind::ball, std::isfinite(bound_) ? scale_ * (bound_ / (bound_ + tau1_)) : scale_};
     }
     arma::mat to_gate(const arma::mat& beta) const override {
         arma::mat u(arma::size(beta));
-        for (arma::uword k = 0; k < beta.n_cols; ++k) u.col(k) = scale_ * (beta.col(k) / (arma::norm(beta.col(k)) + tau1_));
+        for (arma::uword k = 0; k < beta.n_cols; ++k)
+            u.col(k) = scale_ * (beta.col(k) / (arma::norm(beta.col(k)) + tau1_));
         return u;
     }
     arma::mat to_beta(const arma::mat& u) const override {

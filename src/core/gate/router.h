@@ -23,8 +23,8 @@ class Router {
   public:
     virtual ~Router() = default;
 
-    // The scale a feature vector is multiplied with, from the norm of the (centred, scaled) covariates: zeta = factor * z.
-    // Called once a row; a router whose map is the identity says so and is not asked.
+    // The scale a feature vector is multiplied with, from the norm of the (centred, scaled) covariates: zeta = factor
+    // * z. Called once a row; a router whose map is the identity says so and is not asked.
     virtual bool scales_features() const { return true; }
     virtual double feature_factor(double norm) const = 0;
 
@@ -44,7 +44,7 @@ struct RouterSpec {
     std::string name = "perturbed_cosine";  // or "linear", "cosine"
     double scale = 1;
     double tau1 = 0.1, tau2 = 0.1;
-    std::size_t top_k = 0;  // 0: dense
+    std::size_t top_k = 0;                                        // 0: dense
     double bound_gate = std::numeric_limits<double>::infinity();  // the largest norm of beta_k
 };
 

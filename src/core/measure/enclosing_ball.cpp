@@ -9,7 +9,8 @@ namespace {
 
 // Affine coordinates (summing to 1) over the support of the point of its affine hull nearest to `center`; being as far
 // from all of them as from each other, that point is their circumcentre once `center` is equidistant.
-arma::vec affine_coordinates(const arma::mat& points, const std::vector<arma::uword>& support, const arma::vec& center) {
+arma::vec affine_coordinates(const arma::mat& points, const std::vector<arma::uword>& support,
+                             const arma::vec& center) {
     const arma::uword m = support.size();
     arma::vec weight(m, arma::fill::ones);
     if (m == 1) return weight;

@@ -18,9 +18,10 @@ class LeastSquares final : public Objective {
     arma::uword size() const override { return static_cast<arma::uword>(model_.layout.size()); }
     Evaluation evaluate(const arma::vec& theta, Order order) override { return pass_.evaluate(theta, order); }
 
-    // In over-specified models, and where an expert runs off with less and less weight, the objective sees little more of the
-    // atoms exp(b_k) delta_omega_k, omega = (u, eta), than masses and first moments. Both bend along a straight line in
-    // (b, omega); along this curve each atom's mass, relative to all, and its first moment are straight.
+    // In over-specified models, and where an expert runs off with less and less weight, the objective sees little
+    // more of the atoms exp(b_k) delta_omega_k, omega = (u, eta), than masses and first moments. Both bend along a
+    // straight line in (b, omega); along this curve each atom's mass, relative to all, and its first moment are
+    // straight.
     arma::vec move(const arma::vec& theta, const arma::vec& step) override {
         const Layout& layout = model_.layout;
         const std::size_t k = layout.k();
@@ -105,10 +106,8 @@ Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& sta
     SolverResult& result = fit;
     if (settings.optimizer == "newton")
         result = minimise_trust_region(objective, model.constraints, start, solver, hooks);
-    else if (settings.optimizer == "sgd")
-        result = minimise_sgd(model, pass, start, settings, hooks);
-    else
-        result = minimise_nlopt(objective, model.constraints, start, settings.optimizer, solver, hooks);
+    else if (settings.optimizer == "sgd") result = minimise_sgd(model, pass, start, settings, hooks);
+    else result = minimise_nlopt(objective, model.constraints, start, settings.optimizer, solver, hooks);
 
     // The evidence is computed without hooks: after an interrupt it is one more pass.
     const Hooks none;

@@ -1,9 +1,9 @@
 // Parameters as matrices, one column an expert, and as the vector theta the solvers move.
 #pragma once
 
+#include "common/armadillo.h"
 #include "common/errors.h"
 #include "regression/layout.h"
-#include "common/armadillo.h"
 
 namespace cosmoe {
 

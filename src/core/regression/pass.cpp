@@ -31,7 +31,8 @@ Model::Model(const ModelSpec& model_spec, std::size_t dx, std::size_t dz)
     if (spec.k < 1) throw InvalidArgument("a model needs at least one expert");
     const GateConstraint gate = router->constraint();
     for (std::size_t m = 0; m < spec.k && gate.kind != ConstraintKind::free && dz > 0; ++m)
-        constraints.push_back({gate.kind, static_cast<arma::uword>(layout.gate(m)), static_cast<arma::uword>(dz), gate.radius});
+        constraints.push_back(
+            {gate.kind, static_cast<arma::uword>(layout.gate(m)), static_cast<arma::uword>(dz), gate.radius});
     for (std::size_t m = 0; m < spec.k && std::isfinite(spec.expert.bound_expert); ++m)
         constraints.push_back({ConstraintKind::ball, static_cast<arma::uword>(layout.eta(m)),
                                static_cast<arma::uword>(layout.q()), spec.expert.bound_expert});
@@ -84,7 +85,10 @@ struct Pass::Sums {
 };
 
 Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hooks& hooks)
-    : model_(model), rows_(rows), threads_(model.expert->thread_safe() ? std::max<std::size_t>(1, threads) : 1), hooks_(hooks) {
+    : model_(model),
+      rows_(rows),
+      threads_(model.expert->thread_safe() ? std::max<std::size_t>(1, threads) : 1),
+      hooks_(hooks) {
     const auto& predictors = model.layout.predictors();
     const auto& curved = model.expert->curved_pairs();
     const Features kinds[] = {Features::gate, Features::expert, Features::one};
@@ -113,8 +117,8 @@ Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hook
 
 Pass::~Pass() = default;
 
-// Runs task(chunk, first row, number of rows, workspace) for every block of every chunk, on threads_ threads. Only the calling thread
-// talks to the host; an exception or an interrupt drains the others before it is thrown here.
+// Runs task(chunk, first row, number of rows, workspace) for every block of every chunk, on threads_ threads. Only
+// the calling thread talks to the host; an exception or an interrupt drains the others before it is thrown here.
 template <class Task>
 void Pass::for_each_chunk(std::size_t rows, Task task) const {
     std::size_t most_pairs = 1;
@@ -265,8 +269,8 @@ void Pass::add_block(std::size_t first, std::size_t count, const std::size_t* in
         std::size_t t = s;
         while (t < predictors.size() && predictors[t].features == predictors[s].features) ++t;
         const Features kind = predictors[s].features;
-        kernel::cross_product(work.start_of(kind, layout.dx()), ld, layout.width(kind), work.weighted.col(s), ld,
-                              t - s, n, sums.gradient.data() + s * widest, widest);
+        kernel::cross_product(work.start_of(kind, layout.dx()), ld, layout.width(kind), work.weighted.col(s), ld, t - s,
+                              n, sums.gradient.data() + s * widest, widest);
         s = t;
     }
     if (order == Order::gradient) return;

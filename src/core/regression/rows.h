@@ -15,8 +15,8 @@ struct Rows {
     std::size_t dx = 0;
     const double* z = nullptr;  // n x dz: gate covariates
     std::size_t dz = 0;
-    const double* y = nullptr;  // null when only predicting
-    const double* w = nullptr;  // null: all ones
+    const double* y = nullptr;                       // null when only predicting
+    const double* w = nullptr;                       // null: all ones
     arma::vec x_center, x_scale, z_center, z_scale;  // empty: 0 and 1
 };
 

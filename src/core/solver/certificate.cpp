@@ -24,8 +24,8 @@ arma::mat feasible_gauge(const arma::mat& gauge, const arma::mat& tangent, const
 
 }  // namespace
 
-Certificate certify(const Evaluation& at, const arma::vec& theta, const Constraints& constraints, const arma::mat& gauge,
-                    const Settings& settings) {
+Certificate certify(const Evaluation& at, const arma::vec& theta, const Constraints& constraints,
+                    const arma::mat& gauge, const Settings& settings) {
     Certificate out;
     const double residual_norm = std::sqrt(2 * at.value);
     // Where an expert has lost its weight the Gauss-Newton diagonal vanishes and the exact one takes its place.
@@ -49,11 +49,11 @@ Certificate certify(const Evaluation& at, const arma::vec& theta, const Constrai
         out.active.push_back(j);
         pressed = pressed || lambda > no_curvature * scale[c.first];
     }
-    if (residual_norm > 0)
-        out.projected_gradient = arma::max(arma::abs(gradient) / arma::sqrt(scale)) / residual_norm;
+    if (residual_norm > 0) out.projected_gradient = arma::max(arma::abs(gradient) / arma::sqrt(scale)) / residual_norm;
 
-    // Curvature in scaled tangent coordinates, without the gauge. Under pressure a translation of the gates is no gauge any
-    // more: the constraints' own curvature holds it, and only directions that leave every constrained block alone remain.
+    // Curvature in scaled tangent coordinates, without the gauge. Under pressure a translation of the gates is no
+    // gauge any more: the constraints' own curvature holds it, and only directions that leave every constrained block
+    // alone remain.
     const arma::mat tangent = surfaces.empty() ? arma::eye(theta.n_elem, theta.n_elem) : tangent_basis(theta, surfaces);
     arma::mat free = feasible_gauge(gauge, tangent, surfaces);
     if (pressed) {
@@ -66,7 +66,8 @@ Certificate certify(const Evaluation& at, const arma::vec& theta, const Constrai
         free = kept;
     }
     out.gauge = free.n_cols;
-    const arma::mat scaled_tangent = arma::diagmat(arma::sqrt(scale)) * tangent;  // orthogonal up to common block scales
+    const arma::mat scaled_tangent =
+        arma::diagmat(arma::sqrt(scale)) * tangent;  // orthogonal up to common block scales
     const arma::vec lengths = arma::sqrt(arma::sum(arma::square(scaled_tangent), 0)).t();
     arma::mat curvature = tangent.t() * hessian * tangent;
     curvature = arma::diagmat(1 / lengths) * curvature * arma::diagmat(1 / lengths);

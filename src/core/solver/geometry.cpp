@@ -28,7 +28,8 @@ arma::mat tangent_basis(const arma::vec& theta, const Constraints& surfaces) {
     arma::uword column = 0;
     for (const BlockConstraint& c : surfaces) {
         for (arma::uword i = 0; i < c.length; ++i) covered[c.first + i] = true;
-        // The Householder reflection that sends the normal to an axis sends the other axes to a basis of its complement.
+        // The Householder reflection that sends the normal to an axis sends the other axes to a basis of its
+        // complement.
         arma::vec v = arma::normalise(theta(block(c)));
         const arma::uword axis = arma::index_max(arma::abs(v));
         v[axis] += v[axis] >= 0 ? 1 : -1;

@@ -5,7 +5,8 @@
 namespace cosmoe {
 
 LocalModel::LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints)
-    : e_(e), theta_(theta) {
+    : e_(e),
+      theta_(theta) {
     for (const BlockConstraint& c : constraints) (c.kind == ConstraintKind::sphere ? spheres_ : balls_).push_back(c);
     if (!flat()) basis_ = tangent_basis(theta, spheres_);
 }

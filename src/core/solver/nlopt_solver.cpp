@@ -32,7 +32,8 @@ class Chart {
             const arma::vec u = theta(block(c)) / c.radius;
             v.insert(v.end(), u.begin(), u.end());
             // Off the equator, where the chart's gradient in the last coordinate vanishes.
-            if (c.kind == ConstraintKind::ball) v.push_back(std::max(1e-3, std::sqrt(std::max(0.0, 1 - arma::dot(u, u)))));
+            if (c.kind == ConstraintKind::ball)
+                v.push_back(std::max(1e-3, std::sqrt(std::max(0.0, 1 - arma::dot(u, u)))));
         }
         return v;
     }

@@ -23,8 +23,8 @@ class Objective {
     virtual arma::uword size() const = 0;
     virtual Evaluation evaluate(const arma::vec& theta, Order order) = 0;
 
-    // Where a step leads: theta + step, or a point that differs from it in second order where the objective knows a curve
-    // along which it is closer to its quadratic model.
+    // Where a step leads: theta + step, or a point that differs from it in second order where the objective knows a
+    // curve along which it is closer to its quadratic model.
     virtual arma::vec move(const arma::vec& theta, const arma::vec& step) { return theta + step; }
 };
 

@@ -23,7 +23,8 @@ struct Settings {
     // Changes of F below this are rounding: errors of eps |y| in each residual, independent of each other.
     double rounding(double value) const {
         const double eps = std::numeric_limits<double>::epsilon();
-        return 4 * eps * (std::sqrt(2 * value) * response_norm + value + eps * response_norm * response_norm * residual_df);
+        return 4 * eps *
+               (std::sqrt(2 * value) * response_norm + value + eps * response_norm * response_norm * residual_df);
     }
 };
 

@@ -37,9 +37,8 @@ arma::vec solve_factored(const arma::mat& upper, const arma::vec& rhs) {
 arma::span block(const BallLimit& ball) { return arma::span(ball.first, ball.first + ball.center.n_elem - 1); }
 
 bool inside(const std::vector<BallLimit>& balls, const arma::vec& q) {
-    return std::all_of(balls.begin(), balls.end(), [&](const BallLimit& ball) {
-        return arma::norm(ball.center + q(block(ball))) <= ball.radius;
-    });
+    return std::all_of(balls.begin(), balls.end(),
+                       [&](const BallLimit& ball) { return arma::norm(ball.center + q(block(ball))) <= ball.radius; });
 }
 
 // Damping and step with norm(D q) within a tenth of the radius, or the least damping when the step is shorter.
@@ -84,7 +83,8 @@ Step within_trust_region(const Model& model, double radius, double warm) {
     return step;
 }
 
-// Minimises the model over the balls; false when it is not convex enough there. With s_j = (radius_j^2 - norm(c_j + q_j)^2) / 2 > 0 and multipliers l_j, a Newton step on
+// Minimises the model over the balls; false when it is not convex enough there. With s_j = (radius_j^2 - norm(c_j +
+// q_j)^2) / 2 > 0 and multipliers l_j, a Newton step on
 //   gradient + matrix q + sum_j l_j (c_j + q_j) = 0,   l_j s_j = tau.
 bool interior_point(const Model& model, const std::vector<BallLimit>& balls, arma::vec& q) {
     const arma::uword count = balls.size();
@@ -92,7 +92,9 @@ bool interior_point(const Model& model, const std::vector<BallLimit>& balls, arm
     q.zeros(model.gradient.n_elem);
     for (const BallLimit& ball : balls)
         if (arma::norm(ball.center) > 0.9 * ball.radius) q(block(ball)) = -0.1 * ball.center;
-    const auto point = [&](const BallLimit& ball, const arma::vec& at) { return arma::vec(ball.center + at(block(ball))); };
+    const auto point = [&](const BallLimit& ball, const arma::vec& at) {
+        return arma::vec(ball.center + at(block(ball)));
+    };
     for (arma::uword j = 0; j < count; ++j) {
         const BallLimit& ball = balls[j];
         const double norm = arma::norm(point(ball, q));
@@ -169,7 +171,8 @@ bool over_balls(const Model& model, double damping, const std::vector<BallLimit>
         std::vector<bool> covered(model.gradient.n_elem, false);
         for (const BallLimit& ball : balls) {
             own.push_back({static_cast<arma::uword>(in.size()), ball.center, ball.radius});
-            for (arma::uword i = 0; i < ball.center.n_elem; ++i) covered[ball.first + i] = true, in.push_back(ball.first + i);
+            for (arma::uword i = 0; i < ball.center.n_elem; ++i)
+                covered[ball.first + i] = true, in.push_back(ball.first + i);
         }
         for (arma::uword i = 0; i < covered.size(); ++i)
             if (!covered[i]) out.push_back(i);
@@ -208,8 +211,8 @@ void snap(const std::vector<BallLimit>& balls, arma::vec& q) {
     }
 }
 
-// Hard case with balls: damping made the model convex and cut the step short of the trust region. Go on along it, pulled
-// back into the balls, for as long as the model itself falls.
+// Hard case with balls: damping made the model convex and cut the step short of the trust region. Go on along it,
+// pulled back into the balls, for as long as the model itself falls.
 void extend(const Model& model, const std::vector<BallLimit>& balls, double radius, arma::vec& q) {
     const arma::vec direction = q;
     double best = model.decrease(q);
@@ -234,9 +237,10 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
     Step step = within_trust_region(model, radius, warm_damping);
     if (!step.ok) return step;
     if (!inside(balls, step.q)) {
-        // The least damping, within a factor, that keeps the step in the trust region. It can lie below the one without balls:
-        // they shorten steps, and their multipliers make a model convex that is not.
-        double too_small = 0, enough = 0, damping = step.damping > 2 * least_damping ? 0.1 * step.damping : least_damping;
+        // The least damping, within a factor, that keeps the step in the trust region. It can lie below the one
+        // without balls: they shorten steps, and their multipliers make a model convex that is not.
+        double too_small = 0, enough = 0,
+               damping = step.damping > 2 * least_damping ? 0.1 * step.damping : least_damping;
         arma::vec q, candidate;
         for (int tries = 0; tries < 30; ++tries) {
             const bool fits = over_balls(model, damping, balls, candidate) && model.decrease(candidate) >= 0 &&
@@ -247,8 +251,9 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
             } else {
                 too_small = damping;
             }
-            damping = enough == 0 ? std::max(1e-9, 8 * damping)
-                                  : std::max(least_damping, too_small > 0 ? std::sqrt(too_small * enough) : 0.03 * enough);
+            damping = enough == 0
+                          ? std::max(1e-9, 8 * damping)
+                          : std::max(least_damping, too_small > 0 ? std::sqrt(too_small * enough) : 0.03 * enough);
         }
         damping = enough;
         if (q.is_empty()) {

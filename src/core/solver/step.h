@@ -21,10 +21,10 @@ struct Step {
     bool ok = false;
 };
 
-// Minimises gradient'q + q'matrix q / 2 subject to norm(D q) <= radius and the balls, D^2 = diag(scale). Without balls in the
-// way this is Newton's method on the damping (More and Sorensen, 1983). Otherwise a primal-dual interior-point method
-// solves the damped model over the balls. It needs no care for directions the model knows nothing of (the softmax's
-// translations): the balls themselves centre the point along them.
+// Minimises gradient'q + q'matrix q / 2 subject to norm(D q) <= radius and the balls, D^2 = diag(scale). Without
+// balls in the way this is Newton's method on the damping (More and Sorensen, 1983). Otherwise a primal-dual
+// interior-point method solves the damped model over the balls. It needs no care for directions the model knows
+// nothing of (the softmax's translations): the balls themselves centre the point along them.
 Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& scale, double radius,
                 const std::vector<BallLimit>& balls, double warm_damping = 0);
 

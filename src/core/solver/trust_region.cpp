@@ -10,8 +10,8 @@
 namespace cosmoe {
 namespace {
 
-// Squared scales of the step: the largest diagonal of the Gauss-Newton matrix seen (More, 1978), one common value in every
-// constrained block so that balls stay balls.
+// Squared scales of the step: the largest diagonal of the Gauss-Newton matrix seen (More, 1978), one common value in
+// every constrained block so that balls stay balls.
 void update_scale(const arma::mat& normal, const Constraints& constraints, arma::vec& scale) {
     arma::vec now = normal.diag();
     for (const BlockConstraint& c : constraints) now(block(c)).fill(arma::max(now(block(c))));
@@ -63,21 +63,22 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     return out;
                 }
                 damping = step.damping;
-                // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way to a
-                // minimum is flat, however far it is.
+                // Converged when the exact model promises nothing, even to a move as long as the residuals: then the
+                // way to a minimum is flat, however far it is.
                 if (step.predicted <= enough) {
                     const double residuals = std::sqrt(2 * here.value);
                     const bool wide = !step.limited || step.length >= 0.9 * residuals;
-                    if ((exact && wide) || promises_nothing(hessian, gradient, local_scale, std::max(radius, residuals), limits, enough)) {
+                    if ((exact && wide) ||
+                        promises_nothing(hessian, gradient, local_scale, std::max(radius, residuals), limits, enough)) {
                         out.status = Status::converged;
                         return out;
                     }
                     exact = true;
                 }
-                if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) ||
-                    radius < 1e-150) {
+                if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) || radius < 1e-150) {
                     out.status = step.predicted <= enough ? Status::converged : Status::stalled;
-                    if (out.status == Status::stalled) out.message = "no further decrease although the gradient is not zero";
+                    if (out.status == Status::stalled)
+                        out.message = "no further decrease although the gradient is not zero";
                     return out;
                 }
                 if (out.passes >= settings.max_passes) {
@@ -96,10 +97,12 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const bool tiny = std::abs(actual) <= rounding;
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
                 if (finite) {
-                    const double miss_normal = std::abs(by_normal - actual), miss_hessian = std::abs(by_hessian - actual);
+                    const double miss_normal = std::abs(by_normal - actual),
+                                 miss_hessian = std::abs(by_hessian - actual);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
                 }
-                if (ratio < 0.25 && !tiny) radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
+                if (ratio < 0.25 && !tiny)
+                    radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
                 else if (ratio > 0.75) radius = std::max(radius, 2 * step.length);
                 out.trace.push_back(std::min(out.value, finite ? there.value : out.value));
                 if (accepted) {
