@@ -80,8 +80,7 @@ print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3
   print_section("Experts", rbind(`mean gate weight` = x$gate_mean, x$experts), digits)
   if (x$k > 1L) print_section(gate_title(x), x$gate, digits)
   cat("\n")
-  print_line(fit_words(x, digits))
-  print_line("R-squared ", format(x$r.squared, digits = digits), omitted_words(x))
+  print_line(fit_words(x, digits), "; R-squared ", format(x$r.squared, digits = digits), omitted_words(x))
   cat("\n")
   print_line(convergence_words(x$convergence))
   print_certificate(x$convergence$certificate, digits)
@@ -247,13 +246,11 @@ print_residuals <- function(x, digits) {
 print_certificate <- function(certificate, digits) {
   if (length(certificate) == 0L) return(invisible())
   show <- function(value) format(value, digits = 2L)
-  print_line(
-    "Another step would lower the sum of squares by ", show(certificate$predicted_decrease),
-    " residual variances; projected gradient ", show(certificate$projected_gradient), ".", bullet = "  "
-  )
   active <- certificate$active
   print_line(
-    "Active constraints: ", if (length(active)) paste(active, collapse = ", ") else "none", ". Smallest curvature ",
+    "Another step would lower the sum of squares by ", show(certificate$predicted_decrease),
+    " residual variances; projected gradient ", show(certificate$projected_gradient),
+    ". Active constraints: ", if (length(active)) paste(active, collapse = ", ") else "none", ". Smallest curvature ",
     show(certificate$smallest_curvature), ". Flat directions: the gate's own ", certificate$gauge,
     if (certificate$null_directions) sprintf(" and %d more.", certificate$null_directions) else ", no others.",
     bullet = "  "
