@@ -73,7 +73,7 @@ test_that("weights and missing rows are mentioned", {
   fit <- frozen_fit()
   fit$weights <- rep(2, 150)
   fit$na.action <- structure(3L, class = "omit")
-  words <- paste(shown(summary(fit)), collapse = "\n")
+  words <- gsub("[[:space:]]+", " ", paste(shown(summary(fit)), collapse = " "))
   expect_match(words, "Weighted residuals:")
   expect_match(words, "weighted sum of squares")
   expect_match(words, "1 row with missing values left out")
