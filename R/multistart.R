@@ -120,28 +120,29 @@ best_run <- function(runs) {
 any_interrupted <- function(runs) any(vapply(runs, function(run) run$status == "interrupted", NA))
 
 # Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they
-# are.
+# are; workers of a parallel plan cannot hand back what they had reached.
 run_starts <- function(search, starts, passes, progress = NULL) {
   search$control$max_passes <- passes
-  orders <- if (search$control$optimizer == "sgd") lapply(starts, function(start) draw_orders(search)) else list(NULL)
+  order <- if (search$control$optimizer == "sgd") draw_orders(search)
   if (length(starts) > 1L && future::nbrOfWorkers() > 1L) {
-    runs <- future.apply::future_mapply(
-      run_start, starts, orders, MoreArgs = list(search = search, progress = progress),
-      SIMPLIFY = FALSE, USE.NAMES = FALSE, future.seed = NULL, future.packages = "cosmoe"
-    )
-    return(runs)
+    return(tryCatch(
+      future.apply::future_lapply(
+        starts, run_start, search = search, order = order, progress = progress,
+        future.seed = NULL, future.packages = "cosmoe"
+      ),
+      interrupt = function(e) stop_interrupt()
+    ))
   }
   runs <- vector("list", length(starts))
   interrupted <- FALSE
   for (i in seq_along(starts)) {
-    order <- orders[[(i - 1L) %% length(orders) + 1L]]
-    runs[[i]] <- if (interrupted) skipped_run(starts[[i]]) else run_start(starts[[i]], order, search, progress)
+    runs[[i]] <- if (interrupted) skipped_run(starts[[i]]) else run_start(starts[[i]], search, order, progress)
     interrupted <- interrupted || runs[[i]]$status == "interrupted"
   }
   runs
 }
 
-run_start <- function(start, order, search, progress = NULL) {
+run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
   fit <- core_call(core_fit(search$model, search$rows, start[c("u", "b", "eta")], control))
@@ -176,7 +177,7 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
   if (best$thinned) {
     # Interrupted before any run over all rows: judge what there is over all rows, without moving.
     search$control$max_passes <- 1L
-    best[c("objective", "certificate")] <- run_start(best, NULL, search)[c("objective", "certificate")]
+    best[c("objective", "certificate")] <- run_start(best, search)[c("objective", "certificate")]
   }
   par <- report_parameters(best, router, expert, search$rows)
   cosine <- router$name != "linear"
@@ -230,13 +231,14 @@ convergence_of <- function(best, control, by, router) {
   )
 }
 
-# Fitted values, mean gate weights, and how much pairs of experts differ where both have weight (a k x k matrix of
+# Fitted values, mean gate weights, what each expert does to the fit (the mean square of p_k (h_k - f), relative to the
+# variance of the fitted values), and how much pairs of experts differ where both have weight (a k x k matrix of
 # mean squares, relative to the variance of the fitted values), in blocks of rows: n x k matrices are never whole.
 sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
   n <- nrow(rows$x)
   k <- model$k
   f <- numeric(n)
-  gate <- numeric(k)
+  gate <- influence <- numeric(k)
   both <- difference <- matrix(0, k, k)
   for (first in seq.int(1L, n, by = block)) {
     use <- first:min(n, first + block - 1L)
@@ -247,6 +249,7 @@ sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
     weight <- if (is.null(w)) rep(1, length(use)) else w[use]
     f[use] <- now$f
     gate <- gate + colSums(weight * now$gate)
+    influence <- influence + colSums(weight * (now$gate * (now$expert - now$f))^2)
     for (i in seq_len(k)) {
       joint <- weight * now$gate[, i] * now$gate
       both[i, ] <- both[i, ] + colSums(joint)
@@ -255,7 +258,11 @@ sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
   }
   total <- if (is.null(w)) n else sum(w)
   spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
-  list(f = f, gate_mean = gate / total, difference = difference / pmax(both, 1e-300) / max(spread, 1e-300))
+  spread <- max(spread, 1e-300)
+  list(
+    f = f, gate_mean = gate / total, influence = influence / total / spread,
+    difference = difference / pmax(both, 1e-300) / spread
+  )
 }
 
 # What a reader must know of a solution; indices of experts in the reported order.
@@ -268,12 +275,16 @@ diagnose <- function(par, outcome, best, by, router, control) {
     Inf
   )
   length_of <- function(m) sqrt(colSums(m^2))
+  # Next to no weight and still an effect: the least squares solution lies at infinity, where the weight is zero.
+  light <- outcome$gate_mean[by] < 1e-3
+  matters <- outcome$influence[by] > 1e-8
   alike <- outcome$difference[by, by, drop = FALSE] < 1e-6
   pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
   list(
     boundary = if (k > 1L) which(length_of(par$u) >= gate_limit * (1 - 1e-6)) else integer(),
     expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
-    empty = which(outcome$gate_mean[by] < 1e-3),
+    empty = which(light & !matters),
+    runaway = which(light & matters),
     coincident = Filter(function(pair) alike[pair[1L], pair[2L]], pairs),
     nonunique = isTRUE(best$certificate$null_directions > 0)
   )

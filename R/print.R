@@ -166,6 +166,14 @@ starts_words <- function(starts) {
 }
 
 # Everything unusual about the solution, one sentence each.
+runaway_words <- function(runs, weight, coefficients) {
+  paste0(
+    runs, " off to infinity: ", weight, " to 0 while ", coefficients, " grow, and the sum of squares approaches a limit. ",
+    "The fitted values are near that limit; the coefficients have none. `bound_expert` in moe_control(), a router with a ",
+    "larger `scale`, or fewer experts give finite ones."
+  )
+}
+
 fit_notes <- function(fit) {
   found <- fit$diagnostics
   about <- function(what, index, one, many) {
@@ -177,7 +185,9 @@ fit_notes <- function(fit) {
   c(
     about("Expert", found$empty, "has lost all weight: fewer experts fit as well.",
           "have lost all weight: fewer experts fit as well."),
-    about("Expert", setdiff(which(fit$gate_mean < 0.01), found$empty),
+    about("Expert", found$runaway, runaway_words("runs", "its weight falls", "its coefficients"),
+          runaway_words("run", "their weights fall", "their coefficients")),
+    about("Expert", setdiff(which(fit$gate_mean < 0.01), c(found$empty, found$runaway)),
           "has less than 1% of the weight: its coefficients are hard to determine.",
           "have less than 1% of the weight: their coefficients are hard to determine."),
     about("Expert", sort(unique(unlist(found$coincident))), "coincides with another.",
