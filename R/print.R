@@ -165,15 +165,15 @@ starts_words <- function(starts) {
   sprintf("%s; the second-best optimum is %s%% higher.", words, format(excess, digits = 2L))
 }
 
-# Everything unusual about the solution, one sentence each.
 runaway_words <- function(runs, weight, coefficients) {
   paste0(
-    runs, " off to infinity: ", weight, " to 0 while ", coefficients, " grow, and the sum of squares approaches a limit. ",
-    "The fitted values are near that limit; the coefficients have none. `bound_expert` in moe_control(), a router with a ",
-    "larger `scale`, or fewer experts give finite ones."
+    runs, " off to infinity: ", weight, " to 0 while ", coefficients, " grow, and the sum of squares approaches a ",
+    "limit. The fitted values are near that limit; the coefficients have none. `bound_expert` in moe_control(), a ",
+    "router with a larger `scale`, or fewer experts give finite ones."
   )
 }
 
+# Everything unusual about the solution, one sentence each.
 fit_notes <- function(fit) {
   found <- fit$diagnostics
   about <- function(what, index, one, many) {
