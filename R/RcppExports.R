@@ -2,30 +2,30 @@
 # Generator token: 10BE3573-1514-4C36-9D1C-5A225CD40393
 
 core_fit <- function(model, rows, start, control) {
-    .Call('_cosmoe_core_fit', PACKAGE = 'cosmoe', model, rows, start, control)
+    .Call(`_cosmoe_core_fit`, model, rows, start, control)
 }
 
 core_objective <- function(model, rows, par, order, threads) {
-    .Call('_cosmoe_core_objective', PACKAGE = 'cosmoe', model, rows, par, order, threads)
+    .Call(`_cosmoe_core_objective`, model, rows, par, order, threads)
 }
 
 core_predict <- function(model, rows, par, threads) {
-    .Call('_cosmoe_core_predict', PACKAGE = 'cosmoe', model, rows, par, threads)
+    .Call(`_cosmoe_core_predict`, model, rows, par, threads)
 }
 
 core_direction_to_gate <- function(router, beta) {
-    .Call('_cosmoe_core_direction_to_gate', PACKAGE = 'cosmoe', router, beta)
+    .Call(`_cosmoe_core_direction_to_gate`, router, beta)
 }
 
 core_gate_to_beta <- function(router, u) {
-    .Call('_cosmoe_core_gate_to_beta', PACKAGE = 'cosmoe', router, u)
+    .Call(`_cosmoe_core_gate_to_beta`, router, u)
 }
 
 core_enclosing_ball <- function(u) {
-    .Call('_cosmoe_core_enclosing_ball', PACKAGE = 'cosmoe', u)
+    .Call(`_cosmoe_core_enclosing_ball`, u)
 }
 
 core_instruction_set <- function() {
-    .Call('_cosmoe_core_instruction_set', PACKAGE = 'cosmoe')
+    .Call(`_cosmoe_core_instruction_set`)
 }
 

@@ -275,16 +275,17 @@ diagnose <- function(par, outcome, best, by, router, control) {
     Inf
   )
   length_of <- function(m) sqrt(colSums(m^2))
-  # Next to no weight and still an effect: the least squares solution lies at infinity, where the weight is zero.
-  light <- outcome$gate_mean[by] < 1e-3
-  matters <- outcome$influence[by] > 1e-8
+  # Next to no weight, and values ten standard deviations from the fit: the solution lies at infinity, where the weight
+  # is zero.
+  mean_weight <- outcome$gate_mean[by]
+  runs_off <- mean_weight < 0.01 & outcome$influence[by] > 100 * mean_weight^2
   alike <- outcome$difference[by, by, drop = FALSE] < 1e-6
   pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
   list(
     boundary = if (k > 1L) which(length_of(par$u) >= gate_limit * (1 - 1e-6)) else integer(),
     expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
-    empty = which(light & !matters),
-    runaway = which(light & matters),
+    empty = which(mean_weight < 1e-3 & !runs_off),
+    runaway = which(runs_off),
     coincident = Filter(function(pair) alike[pair[1L], pair[2L]], pairs),
     nonunique = isTRUE(best$certificate$null_directions > 0)
   )
