@@ -165,10 +165,10 @@ starts_words <- function(starts) {
   sprintf("%s; the second-best optimum is %s%% higher.", words, format(excess, digits = 2L))
 }
 
-runaway_words <- function(runs, weight) {
+runaway_words <- function(has) {
   paste0(
-    runs, " off to infinity: ", weight, " to 0 while coefficients grow. Only fitted values have a limit; bounds (see ",
-    "moe_control) or a larger scale keep coefficients finite."
+    has, " next to no weight and huge values to make up for it: the solution lies at or near infinity. Only fitted values are well ",
+    "determined; bounds (see moe_control) or a larger scale keep coefficients small."
   )
 }
 
@@ -184,7 +184,7 @@ fit_notes <- function(fit) {
   c(
     about("Expert", found$empty, "has lost all weight: fewer experts fit as well.",
           "have lost all weight: fewer experts fit as well."),
-    about("Expert", found$runaway, runaway_words("runs", "its weight falls"), runaway_words("run", "their weights fall")),
+    about("Expert", found$runaway, runaway_words("has"), runaway_words("have")),
     about("Expert", setdiff(which(fit$gate_mean < 0.01), c(found$empty, found$runaway)),
           "has less than 1% of the weight: its coefficients are hard to determine.",
           "have less than 1% of the weight: their coefficients are hard to determine."),
