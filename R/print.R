@@ -167,8 +167,8 @@ starts_words <- function(starts) {
 
 runaway_words <- function(has) {
   paste0(
-    has, " next to no weight and huge values to make up for it: the solution lies at or near infinity. Only fitted values are well ",
-    "determined; bounds (see moe_control) or a larger scale keep coefficients small."
+    has, " next to no weight and huge values to make up for it: the solution lies at or near infinity. Only fitted ",
+    "values are well determined; bounds (see moe_control) or a larger scale keep coefficients small."
   )
 }
 
