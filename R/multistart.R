@@ -25,12 +25,13 @@ estimate_least_squares <- function(data, router, expert, k, start, standardize, 
   finish_estimate(runs, search, data, router, expert, k, df)
 }
 
-search_starts <- function(search) {
+search_starts <- function(search, sample = start_sample(search$rows, search$model),
+                          progress = progressr::progressor(steps = search_steps(search))) {
   control <- search$control
-  model <- search$model
-  sample <- start_sample(search$rows, model)
-  starts <- c(begin_starts(sample, model, control$n_starts), nested_starts(search, sample))
-  progress <- progressr::progressor(steps = length(starts) + control$n_long)
+  force(sample)
+  # The smaller model first: with one seed it is then found as it is when fitted by itself.
+  nested <- nested_starts(search, sample, progress)
+  starts <- c(begin_starts(sample, search$model, control$n_starts), nested)
   # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
   few <- thinned_search(search)
   runs <- run_starts(few, starts, control$short_passes, progress)
@@ -39,19 +40,19 @@ search_starts <- function(search) {
   exchange_runs(search, sample, runs)
 }
 
-# A rough fit with one expert less, its experts doubled in turn.
-nested_starts <- function(search, sample) {
+# About as many as run_starts() reports for the model and those nested in it.
+search_steps <- function(search) search$model$k * (search$control$n_starts + search$control$n_long)
+
+# The fit with one expert less, found in the same way, with its experts doubled in turn: a larger model has the smaller
+# one's solution among its starts.
+nested_starts <- function(search, sample, progress) {
   k <- search$model$k
-  if (k < 2L || search$control$n_starts < 4L) return(list())
+  if (k < 2L) return(list())
   smaller <- thinned_search(search)
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
-  smaller$control$n_starts <- max(1L, search$control$n_starts %/% 4L)
-  starts <- c(begin_starts(sample, smaller$model, smaller$control$n_starts), nested_starts(smaller, sample))
-  runs <- run_starts(smaller, starts, search$control$short_passes)
-  runs <- continue_runs(smaller, runs, 3L, 100L)
-  best <- runs[[best_run(runs)]]
-  split_starts(best, sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
+  runs <- search_starts(smaller, sample, progress)
+  split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
 }
 
 # The search over at most `most` rows, or the same search.
