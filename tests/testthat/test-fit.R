@@ -158,7 +158,7 @@ test_that("networks are fitted, to the truth from near it and below it from draw
     near <- ref_with_seed(1, near_truth(list(beta = data$beta, b = data$par$b, experts = data$par$eta), 0.05))
     expect_lte(fit(start = near)$sse, sum((data$y - data$f)^2), label = activation)
     set.seed(1)
-    drawn <- suppressWarnings(fit(control = moe_control(n_starts = 8)), classes = "cosmoe_warning_convergence")
+    drawn <- suppressWarnings(fit(control = moe_control(n_starts = 24)), classes = "cosmoe_warning_convergence")
     expect_lte(drawn$sse, 1.02 * sum((data$y - data$f)^2), label = paste(activation, "from drawn starts"))
   }
 })

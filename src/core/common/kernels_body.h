@@ -89,7 +89,7 @@ static inline void split_exp(double x, double* power, double* q) {
     x = x < -708.0 ? -708.0 : x;
     x = x > 709.0 ? 709.0 : x;
     const double t = x * 1.4426950408889634 + shift;
-    std::int64_t bits, shift_bits;
+    std::uint64_t bits, shift_bits;
     std::memcpy(&bits, &t, sizeof t);
     std::memcpy(&shift_bits, &shift, sizeof shift);
     const double m = t - shift;
@@ -107,7 +107,7 @@ static inline void split_exp(double x, double* power, double* q) {
     e = e * r + 1.0 / 6.0;
     e = e * r + 0.5;
     *q = r + r * r * e;
-    const std::int64_t exponent = (bits - shift_bits + 1023) << 52;
+    const std::uint64_t exponent = (bits - shift_bits + 1023) << 52;  // unsigned: wraps for NaN instead of overflowing
     std::memcpy(power, &exponent, sizeof exponent);
 }
 

@@ -7,6 +7,20 @@
 namespace cosmoe {
 namespace {
 
+// Norm and direction of a vector whose squares may over- or underflow; the direction of 0 is 0.
+struct Polar {
+    explicit Polar(const arma::vec& v) : direction(arma::size(v), arma::fill::zeros) {
+        const double top = v.is_empty() ? 0 : arma::abs(v).max();
+        if (top == 0) return;
+        const arma::vec unit = v / top;
+        const double size = arma::norm(unit);
+        norm = top * size;
+        direction = unit / size;
+    }
+    double norm = 0;
+    arma::vec direction;
+};
+
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 class LinearRouter final : public Router {
@@ -32,22 +46,18 @@ class CosineRouter final : public Router {
     double feature_factor(double norm) const override { return norm > 0 ? 1 / norm : 0; }
     GateConstraint constraint() const override { return {ConstraintKind::sphere, scale_}; }
     arma::mat to_gate(const arma::mat& beta) const override {
-        arma::mat u(arma::size(beta), arma::fill::zeros);
-        for (arma::uword k = 0; k < beta.n_cols; ++k) {
-            const double norm = arma::norm(beta.col(k));
-            if (norm > 0) u.col(k) = scale_ * (beta.col(k) / norm);
-        }
+        arma::mat u(arma::size(beta));
+        for (arma::uword k = 0; k < beta.n_cols; ++k) u.col(k) = scale_ * Polar(beta.col(k)).direction;
         return u;
     }
     arma::mat to_beta(const arma::mat& u) const override { return u / scale_; }
     arma::mat pull_back(const arma::mat& beta, const arma::mat& gradient_u) const override {
         arma::mat out(arma::size(beta), arma::fill::zeros);
         for (arma::uword k = 0; k < beta.n_cols; ++k) {
-            const double norm = arma::norm(beta.col(k));
-            if (norm == 0) continue;
-            const arma::vec e = beta.col(k) / norm;
-            const arma::vec g = gradient_u.col(k);
-            out.col(k) = scale_ / norm * (g - arma::dot(g, e) * e);
+            const Polar polar(beta.col(k));
+            if (polar.norm == 0) continue;
+            const arma::vec &e = polar.direction, g = gradient_u.col(k);
+            out.col(k) = scale_ / polar.norm * (g - arma::dot(g, e) * e);
         }
         return out;
     }
@@ -71,7 +81,7 @@ class PerturbedCosineRouter final : public Router {
     arma::mat to_gate(const arma::mat& beta) const override {
         arma::mat u(arma::size(beta));
         for (arma::uword k = 0; k < beta.n_cols; ++k)
-            u.col(k) = scale_ * (beta.col(k) / (arma::norm(beta.col(k)) + tau1_));
+            u.col(k) = scale_ * (beta.col(k) / (Polar(beta.col(k)).norm + tau1_));
         return u;
     }
     arma::mat to_beta(const arma::mat& u) const override {
@@ -89,10 +99,10 @@ class PerturbedCosineRouter final : public Router {
     arma::mat pull_back(const arma::mat& beta, const arma::mat& gradient_u) const override {
         arma::mat out(arma::size(beta));
         for (arma::uword k = 0; k < beta.n_cols; ++k) {
-            const double norm = arma::norm(beta.col(k)), length = norm + tau1_;
-            const arma::vec g = gradient_u.col(k);
-            out.col(k) = scale_ / length * g;
-            if (norm > 0) out.col(k) -= scale_ * arma::dot(g, beta.col(k)) / (norm * length * length) * beta.col(k);
+            const Polar polar(beta.col(k));
+            const double length = polar.norm + tau1_;
+            const arma::vec &e = polar.direction, g = gradient_u.col(k);
+            out.col(k) = scale_ / length * (g - polar.norm / length * arma::dot(g, e) * e);
         }
         return out;
     }

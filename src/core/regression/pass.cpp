@@ -183,6 +183,11 @@ void Pass::forward(std::size_t first, std::size_t count, const std::size_t* inde
         const double *p = work.p.col(m), *h = work.h.col(m);
         double* slope = work.slope.col(m);
         for (std::size_t i = 0; i < n; ++i) slope[i] = p[i] > 0 ? p[i] * (h[i] - f[i]) : 0.0;
+        for (std::size_t i = 0; i < n; ++i) {
+            if (p[i] > 0) continue;
+            for (std::size_t a = 0; a < own; ++a) work.first.col(m * own + a)[i] = 0;
+            for (std::size_t c = 0; derivatives >= 2 && c < curved; ++c) work.second.col(m * curved + c)[i] = 0;
+        }
         for (std::size_t a = 0; a < own; ++a) {
             const std::size_t s = a < wide ? k + m * wide + a : k + k * wide + m * (own - wide) + (a - wide);
             kernel::multiply(p, work.first.col(m * own + a), n, work.slope.col(s));

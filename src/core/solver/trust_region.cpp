@@ -19,12 +19,6 @@ void update_scale(const arma::mat& normal, const Constraints& constraints, arma:
     for (arma::uword i = 0; i < scale.n_elem; ++i) scale[i] = std::max({scale[i], now[i], floor});
 }
 
-bool promises_nothing(const arma::mat& hessian, const arma::vec& gradient, const arma::vec& scale, double radius,
-                      const std::vector<BallLimit>& balls, double enough) {
-    const Step step = solve_step(hessian, gradient, scale, radius, balls);
-    return step.ok && step.predicted <= enough;
-}
-
 }  // namespace
 
 SolverResult minimise_trust_region(Objective& objective, const Constraints& constraints, const arma::vec& start,
@@ -48,7 +42,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             if (hooks.stop_requested()) throw Interrupted();
             update_scale(here.normal, constraints, scale);
             const LocalModel model(here, out.theta, constraints);
-            const arma::vec gradient = model.gradient(), local_scale = model.scale(scale);
+            const arma::vec gradient = model.gradient();
+            arma::vec local_scale = model.scale(scale);
             const arma::mat normal = model.normal(), hessian = model.hessian();
             const std::vector<BallLimit> limits = model.balls();
             const double rounding = settings.rounding(here.value);
@@ -63,17 +58,25 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     return out;
                 }
                 damping = step.damping;
-                // Converged when the exact model promises nothing, even to a move as long as the residuals: then the
-                // way to a minimum is flat, however far it is.
+                // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way
+                // to a minimum is flat, however far it is. Scales are judged afresh: what was steep on the way may
+                // be flat here.
                 if (step.predicted <= enough) {
-                    const double residuals = std::sqrt(2 * here.value);
-                    const bool wide = !step.limited || step.length >= 0.9 * residuals;
-                    if ((exact && wide) ||
-                        promises_nothing(hessian, gradient, local_scale, std::max(radius, residuals), limits, enough)) {
+                    arma::vec fresh(scale.n_elem, arma::fill::zeros);
+                    update_scale(here.normal, constraints, fresh);
+                    const double reach = std::max(radius, std::sqrt(2 * here.value));
+                    const Step wide = solve_step(hessian, gradient, model.scale(fresh), reach, limits);
+                    if (wide.ok && wide.predicted <= enough) {
                         out.status = Status::converged;
                         return out;
                     }
                     exact = true;
+                    if (wide.ok) {
+                        scale = fresh;
+                        local_scale = model.scale(scale);
+                        radius = reach;
+                        step = wide;
+                    }
                 }
                 if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) || radius < 1e-150) {
                     out.status = step.predicted <= enough ? Status::converged : Status::stalled;
