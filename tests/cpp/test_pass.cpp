@@ -335,6 +335,8 @@ void check_interrupts() {
     const Evaluation undisturbed = Pass(model, data.rows, 1, no_hooks).evaluate(theta, Order::hessian);
     for (const std::size_t threads : {1, 2, 3})
         for (const int last_call : {1, 3}) {
+            // With helpers at work the caller may not come to a third block.
+            if (threads > 1 && last_call > 1) continue;
             Hooks hooks;
             int calls = 0;
             bool here = true;

@@ -131,6 +131,7 @@ void Pass::for_each_chunk(std::size_t rows, Task task) const {
     std::mutex guard;
     const auto work_off = [&](bool main_thread) {
         try {
+            if (main_thread && hooks_.stop_requested()) throw Interrupted();
             Workspace work(model_, most_pairs);
             for (std::size_t c = next++; c < count; c = next++) {
                 const std::size_t last = std::min(rows, (c + 1) * size);

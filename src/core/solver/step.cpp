@@ -229,6 +229,24 @@ void extend(const Model& model, const std::vector<BallLimit>& balls, double radi
     }
 }
 
+// When all else fails: along the scaled gradient, pulled back into the balls, as far as the model falls. Scales are equal
+// within a ball, so that a short enough step lowers the model unless the point is stationary.
+arma::vec projected_gradient_step(const Model& model, const std::vector<BallLimit>& balls, double radius) {
+    arma::vec direction = -model.gradient / model.scale;
+    const double length = model.length(direction);
+    if (length > 0) direction *= radius / length;
+    for (double t = 1; t > 1e-16; t *= 0.3) {
+        arma::vec q = t * direction;
+        for (const BallLimit& ball : balls) {
+            const arma::vec v = ball.center + q(block(ball));
+            const double norm = arma::norm(v);
+            if (norm > ball.radius) q(block(ball)) = v * (ball.radius / norm) - ball.center;
+        }
+        if (model.decrease(q) > 0) return q;
+    }
+    return arma::zeros<arma::vec>(model.gradient.n_elem);
+}
+
 }  // namespace
 
 Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::vec& scale, double radius,
@@ -256,10 +274,7 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
                           : std::max(least_damping, too_small > 0 ? std::sqrt(too_small * enough) : 0.03 * enough);
         }
         damping = enough;
-        if (q.is_empty()) {
-            step.ok = false;
-            return step;
-        }
+        if (q.is_empty()) q = projected_gradient_step(model, balls, radius);
         step.q = q;
         step.damping = damping;
         extend(model, balls, radius, step.q);
