@@ -18,5 +18,6 @@
 #' @useDynLib cosmoe, .registration = TRUE
 #' @importFrom Rcpp evalCpp
 #' @importFrom nloptr nloptr
+#' @importFrom progressr progressor
 #' @keywords internal
 "_PACKAGE"

@@ -26,7 +26,7 @@ estimate_least_squares <- function(data, router, expert, k, start, standardize, 
 }
 
 search_starts <- function(search, sample = start_sample(search$rows, search$model),
-                          progress = progressr::progressor(steps = search_steps(search))) {
+                          progress = progressor(steps = search_steps(search))) {
   control <- search$control
   force(sample)
   # The smaller model first: with one seed it is then found as it is when fitted by itself.

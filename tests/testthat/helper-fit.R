@@ -1,10 +1,10 @@
 # Data, truths and checks for the tests of the estimator (test-fit.R, test-solver.R, test-invariance.R, ...).
 
-# ---- well-conditioned exact fits ---------------------------------------------------------------------------------------
+# ---- well-conditioned exact fits -----------------------------------------------------------------------------------
 
-# Two experts in two covariates that differ clearly, in reported coordinates. The perturbed router's beta has norm tau1,
-# where its radial information is largest. With scale 1 two *linear* experts cannot be told from a quadratic, so they get
-# scale 4; GELU experts, flat on half the plane, get scale 2.
+# Two experts in two covariates that differ clearly, in reported coordinates. The perturbed router's beta has norm
+# tau1, where its radial information is largest. With scale 1 two *linear* experts cannot be told from a quadratic, so
+# they get scale 4; GELU experts, flat on half the plane, get scale 2.
 clear_truth <- function(router, expert) {
   beta <- switch(router,
     perturbed_cosine = cbind(c(0.5, 0), c(-0.25, 0.433)),
@@ -57,7 +57,7 @@ near_truth <- function(truth, by = 0.1) {
   lapply(truth[c("beta", "b", "experts")], function(value) value + by * stats::rnorm(length(value)))
 }
 
-# ---- fits in the reference's coordinates -------------------------------------------------------------------------------
+# ---- fits in the reference's coordinates ---------------------------------------------------------------------------
 
 theta_of <- function(fit, order = seq_len(fit$k)) {
   ref_pack(list(u = unname(fit$gate$u)[, order, drop = FALSE], b = fit$gate$b[order], eta = fit$experts[, order]))
@@ -95,7 +95,7 @@ estimation_error <- function(fit, data) {
 # Everything of a fit but how it was asked for.
 contents <- function(fit, without = NULL) unclass(fit)[setdiff(names(fit), c("call", without))]
 
-# ---- an optimiser of its own -------------------------------------------------------------------------------------------
+# ---- an optimiser of its own ---------------------------------------------------------------------------------------
 
 # The lowest sum of squares that NLopt's SLSQP finds in plain R from `starts` random points; the gates stay in their
 # balls. Covariates are those of the reference: what the gate and the experts see.
@@ -133,7 +133,7 @@ oracle_squares <- function(model, x, y, starts, seed = 1, radius = model$router$
   ref_with_seed(seed, vapply(seq_len(starts), one, 0))
 }
 
-# ---- fits in other processes -------------------------------------------------------------------------------------------
+# ---- fits in other processes ---------------------------------------------------------------------------------------
 
 # Starts `code` (lines of R) in a fresh R process with the same libraries; waits for it unless told not to.
 run_r <- function(code, wait = TRUE, output = tempfile("child", fileext = ".log")) {

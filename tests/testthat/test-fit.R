@@ -1,8 +1,9 @@
-# What a fit finds: known parameters, the lowest sum of squares, never more than a smaller model, from any kind of start.
+# What a fit finds: known parameters, the lowest sum of squares, never more than a smaller model, from any kind of
+# start.
 
 routers <- c("perturbed_cosine", "cosine", "linear")
 
-# ---- known parameters --------------------------------------------------------------------------------------------------
+# ---- known parameters ----------------------------------------------------------------------------------------------
 
 test_that("known parameters are recovered within their standard errors, for every router and three kinds of experts", {
   seeds <- 1:20
@@ -27,7 +28,7 @@ test_that("known parameters are recovered within their standard errors, for ever
   }
 })
 
-# ---- the lowest sum of squares -----------------------------------------------------------------------------------------
+# ---- the lowest sum of squares -------------------------------------------------------------------------------------
 
 test_that("a fit is not above the best of many runs of another optimiser in plain R", {
   skip_if_not_installed("MASS")
@@ -80,7 +81,7 @@ test_that("one linear expert is the linear model", {
   }
 })
 
-# ---- sparse gates, networks, functions of the user ---------------------------------------------------------------------
+# ---- sparse gates, networks, functions of the user -----------------------------------------------------------------
 
 test_that("a sparse fit never ends above its start, nor a start at the truth above the truth", {
   for (router in routers) {
@@ -163,9 +164,10 @@ test_that("networks are fitted, to the truth from near it and below it from draw
   }
 })
 
-# ---- starts ------------------------------------------------------------------------------------------------------------
+# ---- starts --------------------------------------------------------------------------------------------------------
 
-# A converged fit cannot be improved by more than the tolerance, a millionth of the residual variance; tenfold for slack.
+# A converged fit cannot be improved by more than the tolerance, a millionth of the residual variance; tenfold for
+# slack.
 expect_same_optimum <- function(fit, other, label) {
   expect_lt(abs(fit$sse - other$sse), 1e-5 * other$sigma^2, label = paste(label, "difference of sums of squares"))
 }
@@ -211,7 +213,7 @@ test_that("experts of a start may come in any order: the result has its own", {
   first <- fit_clear(data, start = start, control = control)
   second <- fit_clear(data, start = swapped, control = control)
   expect_false(is.unsorted(rev(first$gate_mean)))
-  expect_equal(contents(first, c("starts", "convergence")), contents(second, c("starts", "convergence")), tolerance = 1e-6)
+  expect_equal(contents(first, c("starts", "convergence")), contents(second, c("starts", "convergence")), tolerance = 1e-6) # nolint
 })
 
 test_that("update() fits again with what has changed", {

@@ -1,5 +1,5 @@
-# The solver: passes, certificate, boundary, agreement with NLopt. Designs: two covariates, two gelu or tanh experts with
-# slopes of norm 3, tau = 0.5, sigma = 0.1; starts at the truth plus noise of standard deviation 0.1.
+# The solver: passes, certificate, boundary, agreement with NLopt. Designs: two covariates, two gelu or tanh experts
+# with slopes of norm 3, tau = 0.5, sigma = 0.1; starts at the truth plus noise of standard deviation 0.1.
 
 solver_case <- function(seed, n, expert = "gelu", extra = 0L) {
   set.seed(seed)
