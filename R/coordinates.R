@@ -18,9 +18,9 @@ working_rows <- function(data, router, expert, standardize, control) {
   z <- if (is.null(data$z)) data$x else data$z
   raw_x <- !standardize || expert$name == "custom" || is.finite(control$bound_expert)
   raw_z <- !standardize || (router$name == "linear" && is.finite(control$bound_gate))
-  scale_x <- if (!raw_x) column_scales(data$x)
+  scale_x <- if (!raw_x) column_scales(data$x, data$w)
   same <- is.null(data$z) && !raw_x && !raw_z
-  scale_z <- if (same) scale_x else if (!raw_z) column_scales(z)
+  scale_z <- if (same) scale_x else if (!raw_z) column_scales(z, data$w)
   y <- working_response(data)
   y_scale <- if (is.finite(control$bound_expert)) 1 else response_scale(y, data$w, expert)
   list(
@@ -30,11 +30,17 @@ working_rows <- function(data, router, expert, standardize, control) {
   )
 }
 
-# Means and standard deviations, column by column: no copy of a large matrix. Constant columns keep their scale.
-column_scales <- function(x) {
+# Weighted means and standard deviations, column by column: no copy of a large matrix. Rows of weight 2 count as two
+# those of weight 0 as none. Constant columns keep their scale.
+column_scales <- function(x, w = NULL) {
   columns <- seq_len(ncol(x))
-  center <- vapply(columns, function(j) mean(x[, j]), 0)
-  scale <- vapply(columns, function(j) stats::sd(x[, j]), 0)
+  average <- function(v) if (is.null(w)) mean(v) else sum(w * v) / sum(w)
+  center <- vapply(columns, function(j) average(x[, j]), 0)
+  scale <- vapply(columns, function(j) {
+    deviation <- x[, j] - center[j]
+    top <- max(abs(deviation))
+    if (top == 0) 1 else top * sqrt(average((deviation / top)^2))
+  }, 0)
   scale[!is.finite(scale) | scale == 0] <- 1
   list(center = center, scale = scale)
 }

@@ -15,14 +15,50 @@ estimate_least_squares <- function(data, router, expert, k, start, standardize, 
   model <- core_model(router, expert, k, control)
   df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x))
   n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
-  search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1))
-  runs <- if (is.null(start)) {
-    search_starts(search)
-  } else {
-    given <- c(list(kind = "given"), working_parameters(start, router, expert, rows))
-    run_starts(search, list(given), control$max_passes)
+  search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = new.env())
+  given <- if (!is.null(start)) c(list(kind = "given"), working_parameters(start, router, expert, rows))
+  runs <- tryCatch(
+    if (is.null(given)) search_starts(search) else run_starts(search, list(given), control$max_passes),
+    # Ctrl-C between two calls of the core; within one the core hands back what it has reached.
+    interrupt = function(e) {
+      search$state$interrupted <- TRUE
+      list()
+    }
+  )
+  if (isTRUE(search$state$interrupted)) {
+    if (control$on_interrupt == "stop" || is.null(search$state$best)) stop_interrupt()
+    best <- search$state$best
+    if (!length(runs) || length(best$b) < k || best$thinned) {
+      runs <- c(runs, list(evaluate_run(grow_run(best, k), search)))
+    }
   }
   finish_estimate(runs, search, data, router, expert, k, df)
+}
+
+# The run over all rows and with the model of `search`, without moving.
+evaluate_run <- function(run, search) {
+  search$control[c("max_passes", "optimizer")] <- list(1L, "newton")
+  run[c("objective", "certificate")] <- run_start(run, search)[c("objective", "certificate")]
+  run$thinned <- FALSE
+  run
+}
+
+# The same function with k experts: that with the largest weight is cut into equal ones. The search may have been
+# interrupted while it was at a smaller model.
+grow_run <- function(run, k) {
+  use <- c(seq_along(run$b), rep(which.max(run$b), k - length(run$b)))
+  run$b <- (run$b - log(tabulate(use)))[use]
+  run$u <- run$u[, use, drop = FALSE]
+  run$eta <- run$eta[, use, drop = FALSE]
+  run
+}
+
+# Keeps the best run so far, of whatever size, for an interrupt.
+remember_best <- function(state, run) {
+  best <- state$best
+  better <- is.null(best) || (best$thinned && !run$thinned) ||
+    (best$thinned == run$thinned && run$objective < best$objective)
+  if (is.finite(run$objective) && better) state$best <- run
 }
 
 search_starts <- function(search, sample = start_sample(search$rows, search$model),
@@ -31,6 +67,7 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   force(sample)
   # The smaller model first: with one seed it is then found as it is when fitted by itself.
   nested <- nested_starts(search, sample, progress)
+  if (isTRUE(search$state$interrupted)) return(list())
   starts <- c(begin_starts(sample, search$model, control$n_starts), nested)
   # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
   few <- thinned_search(search)
@@ -52,6 +89,7 @@ nested_starts <- function(search, sample, progress) {
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
   runs <- search_starts(smaller, sample, progress)
+  if (isTRUE(search$state$interrupted)) return(list())
   split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
 }
 
@@ -74,7 +112,7 @@ exchange_runs <- function(search, sample, runs, rounds = 8L) {
   count <- min(24L, search$control$n_starts %/% 4L)
   idle <- 0L
   for (round in seq_len(rounds)) {
-    if (count < 1L || search$model$k < 2L || idle == 2L || any_interrupted(runs)) break
+    if (count < 1L || search$model$k < 2L || idle == 2L || isTRUE(search$state$interrupted)) break
     best <- runs[[best_run(runs)]]
     tried <- run_starts(search, exchange_starts(best, sample, search$model, count), 2L * search$control$short_passes)
     tried <- continue_runs(search, tried, 4L, search$control$max_passes)
@@ -88,7 +126,7 @@ exchange_runs <- function(search, sample, runs, rounds = 8L) {
 
 # Goes on with the `count` best runs, from where they are, for up to `passes` more. The others stay as they are.
 continue_runs <- function(search, runs, count, passes, progress = NULL) {
-  if (any_interrupted(runs)) return(runs)
+  if (isTRUE(search$state$interrupted)) return(runs)
   objective <- vapply(runs, function(run) run$objective, 0)
   chosen <- distinct_best(runs, objective, count)
   # A converged run on the same rows has nothing left to do.
@@ -118,8 +156,6 @@ best_run <- function(runs) {
   if (any(is.finite(objective))) which.min(objective) else 1L
 }
 
-any_interrupted <- function(runs) any(vapply(runs, function(run) run$status == "interrupted", NA))
-
 # Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they
 # are; workers of a parallel plan cannot hand back what they had reached.
 run_starts <- function(search, starts, passes, progress = NULL) {
@@ -135,10 +171,11 @@ run_starts <- function(search, starts, passes, progress = NULL) {
     ))
   }
   runs <- vector("list", length(starts))
-  interrupted <- FALSE
   for (i in seq_along(starts)) {
-    runs[[i]] <- if (interrupted) skipped_run(starts[[i]]) else run_start(starts[[i]], search, order, progress)
-    interrupted <- interrupted || runs[[i]]$status == "interrupted"
+    stopped <- isTRUE(search$state$interrupted)
+    runs[[i]] <- if (stopped) skipped_run(starts[[i]]) else run_start(starts[[i]], search, order, progress)
+    remember_best(search$state, runs[[i]])
+    if (runs[[i]]$status == "interrupted") search$state$interrupted <- TRUE
   }
   runs
 }
@@ -172,14 +209,9 @@ draw_orders <- function(search) {
 # From runs to the estimate: best run, reported coordinates, canonical order, table of starts, diagnostics.
 finish_estimate <- function(runs, search, data, router, expert, k, df) {
   control <- search$control
-  if (any_interrupted(runs) && control$on_interrupt == "stop") stop_interrupt()
   best <- runs[[best_run(runs)]]
   if (!is.finite(best$objective)) stop_core("no start has a finite sum of squares")
-  if (best$thinned) {
-    # Interrupted before any run over all rows: judge what there is over all rows, without moving.
-    search$control$max_passes <- 1L
-    best[c("objective", "certificate")] <- run_start(best, search)[c("objective", "certificate")]
-  }
+  if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
   par <- report_parameters(best, router, expert, search$rows)
   cosine <- router$name != "linear"
   d_gate <- length(data$names$z)
@@ -262,7 +294,7 @@ sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
   spread <- max(spread, 1e-300)
   list(
     f = f, gate_mean = gate / total, influence = influence / total / spread,
-    difference = difference / pmax(both, 1e-300) / spread
+    both = both, difference = difference / pmax(both, 1e-300) / spread
   )
 }
 
@@ -280,7 +312,7 @@ diagnose <- function(par, outcome, best, by, router, control) {
   # is zero.
   mean_weight <- outcome$gate_mean[by]
   runs_off <- mean_weight < 0.01 & outcome$influence[by] > 100 * mean_weight^2
-  alike <- outcome$difference[by, by, drop = FALSE] < 1e-6
+  alike <- outcome$both[by, by, drop = FALSE] > 0 & outcome$difference[by, by, drop = FALSE] < 1e-6
   pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
   list(
     boundary = if (k > 1L) which(length_of(par$u) >= gate_limit * (1 - 1e-6)) else integer(),

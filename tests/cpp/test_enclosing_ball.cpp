@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "check.h"
-#include "measure/enclosing_ball.h"
+#include "gate/enclosing_ball.h"
 
 namespace {
 

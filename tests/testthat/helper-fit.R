@@ -52,6 +52,10 @@ fit_clear <- function(data, ..., router = router_of(data$model$router), k = data
   )
 }
 
+# Where not converging is no fault, or is judged by the test itself.
+quiet_fit <- function(...) suppressWarnings(fit_cosine_moe(...), classes = "cosmoe_warning_convergence")
+quiet_fit_clear <- function(...) suppressWarnings(fit_clear(...), classes = "cosmoe_warning_convergence")
+
 # The truth as a start, off by noise of standard deviation `by` in every parameter.
 near_truth <- function(truth, by = 0.1) {
   lapply(truth[c("beta", "b", "experts")], function(value) value + by * stats::rnorm(length(value)))
@@ -149,4 +153,71 @@ wait_for <- function(ready, seconds) {
   end <- Sys.time() + seconds
   while (!ready() && Sys.time() < end) Sys.sleep(0.02)
   ready()
+}
+
+# ---- over-specified fits -------------------------------------------------------------------------------------------
+
+# Two GELU experts fitted by three, from a start near the truth: one of the true experts, drawn at random, is doubled
+# and all get noise. `random`: the truth itself is drawn, with ||a|| = 3, ||beta|| = 0.5 = tau1 = tau2; or one fixed
+# truth.
+over_data <- function(seed, n = 1e4, random = TRUE) {
+  model <- ref_model(ref_router("perturbed_cosine", tau1 = 0.5, tau2 = 0.5), "gelu", 2)
+  ref_with_seed(seed, {
+    direction <- function(size) {
+      v <- stats::rnorm(2)
+      size * v / sqrt(sum(v^2))
+    }
+    truth <- if (random) {
+      list(
+        beta = cbind(direction(0.5), direction(0.5)), b = c(stats::rnorm(1, 0, 0.3), 0),
+        experts = rbind(cbind(direction(3), direction(3)), stats::runif(2, -0.5, 0.5))
+      )
+    } else {
+      list(
+        beta = cbind(c(0.5, 0), c(-0.25, 0.433)), b = c(0.3, 0),
+        experts = cbind(c(2.9, 0.8, 0.5), c(-1, 2.8, -0.5))
+      )
+    }
+    x <- matrix(stats::runif(2 * n, -1, 1), n)
+    theta <- ref_pack(list(u = ref_gate_from_beta(model$router, truth$beta), b = truth$b, eta = truth$experts))
+    f <- ref_f(theta, model, x)
+    doubled <- sample(2, 1)
+    split <- function(value, sd) cbind(value, value[, doubled]) + stats::rnorm(3 * nrow(value), sd = sd)
+    start <- list(
+      beta = split(truth$beta, 0.2),
+      b = c(truth$b, truth$b[doubled]) + stats::rnorm(3, 0, 0.2) - log(2) * (c(1, 2, doubled) == doubled),
+      experts = split(truth$experts, 0.3)
+    )
+    list(x = x, f = f, y = f + 0.1 * stats::rnorm(n), sigma = 0.1, start = start, model = model)
+  })
+}
+
+# ---- judging a solution with the reference's derivatives -----------------------------------------------------------
+
+# The largest component of the gradient, projected on what the gates' balls leave free, in units of sqrt(curvature) *
+# sigma: near a minimum its square bounds from below what a step can take off the sum of squares, over sigma^2. Also the
+# multipliers of the gates on the boundary, which must not be negative.
+first_order_conditions <- function(fit, x, y, z = x, limit = fit$router$scale) {
+  model <- ref_model_of(fit)
+  theta <- theta_of(fit)
+  gradient <- ref_gradient(theta, model, x, z, y)
+  curvature <- diag(ref_normal(theta, model, x, z))
+  d_gate <- ncol(z)
+  multiplier <- rep(0, fit$k)
+  for (j in seq_len(fit$k)) {
+    place <- (j - 1) * (d_gate + 1) + seq_len(d_gate)
+    u <- theta[place]
+    sphere <- model$router$name == "cosine"
+    if (sphere || sqrt(sum(u^2)) >= limit * (1 - 1e-6)) {
+      multiplier[j] <- -sum(u * gradient[place]) / sum(u^2)
+      gradient[place] <- gradient[place] + multiplier[j] * u
+      if (sphere) multiplier[j] <- 0
+      # On the boundary one curvature may vanish, in coordinates that are no longer free; the ball adds its own.
+      curvature[place] <- max(curvature[place]) + max(multiplier[j], 0)
+    }
+  }
+  list(
+    gradient = max(abs(gradient) / sqrt(curvature)) / fit$sigma,
+    multiplier = multiplier * limit / sqrt(max(curvature)) / fit$sigma
+  )
 }

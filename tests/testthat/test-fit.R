@@ -59,10 +59,7 @@ test_that("a larger model never ends above a smaller one", {
     for (expert in c("linear", "gelu")) {
       squares <- vapply(1:3, function(k) {
         set.seed(1)
-        suppressWarnings(
-          fit_cosine_moe(sets[[name]], data[[name]], k = k, expert = expert, control = moe_control(n_starts = 6))$sse,
-          classes = "cosmoe_warning_convergence"
-        )
+        quiet_fit(sets[[name]], data[[name]], k = k, expert = expert, control = moe_control(n_starts = 6))$sse
       }, 0)
       expect_lte(squares[2], squares[1] * (1 + 1e-9), label = paste(name, expert, "k = 2"))
       expect_lte(squares[3], squares[2] * (1 + 1e-9), label = paste(name, expert, "k = 3"))
@@ -91,14 +88,16 @@ test_that("a sparse fit never ends above its start, nor a start at the truth abo
         spec <- ref_router(router, scale = 2, tau1 = 0.5, tau2 = 0.5, top_k = top_k)
         data <- sim_moe(400, 2, 3, spec, "linear", seed = seed)
         truth <- list(beta = data$beta, b = data$par$b, experts = data$par$eta)
-        fit <- fit_clear(data, start = truth)
+        fit <- quiet_fit_clear(data, start = truth)
         expect_lte(fit$sse, sum((data$y - data$f)^2), label = label)
+        # It ends, although what the derivatives promise may lie behind a jump.
+        expect_true(fit$convergence$status %in% c("converged", "stalled"), label = label)
         # From further away.
         start <- ref_with_seed(seed, near_truth(truth, 0.5))
         theta <- ref_pack(list(
           u = ref_gate_from_beta(data$model$router, start$beta), b = start$b, eta = start$experts
         ))
-        far <- suppressWarnings(fit_clear(data, start = start), classes = "cosmoe_warning_convergence")
+        far <- quiet_fit_clear(data, start = start)
         expect_lte(far$sse, 2 * ref_value(theta, data$model, data$x, y = data$y), label = label)
         expect_equal(2 * ref_value(theta_of(far), data$model, data$x, y = data$y), far$sse, tolerance = 1e-9)
       }
@@ -109,7 +108,7 @@ test_that("a sparse fit never ends above its start, nor a start at the truth abo
 test_that("two of three experts in each row are found from drawn starts", {
   data <- sim_moe(600, 2, 3, ref_router("perturbed_cosine", 4, 0.5, 0.5, top_k = 2), "linear", seed = 2)
   set.seed(1)
-  fit <- fit_clear(data, control = moe_control(n_starts = 16))
+  fit <- quiet_fit_clear(data, control = moe_control(n_starts = 16))
   expect_lte(fit$sse, sum((data$y - data$f)^2))
   expect_identical(unique(rowSums(predict(fit, data$x, type = "gate") > 0)), 2)
 })
@@ -196,8 +195,11 @@ test_that("a fit is a start: it stays where it is", {
 test_that("a fit on the boundary is a start", {
   for (standardize in c(TRUE, FALSE)) {
     set.seed(1)
-    fit <- fit_cosine_moe(dist ~ speed, cars, standardize = standardize, control = moe_control(n_starts = 8))
-    more <- update(fit, start = fit)
+    # On raw speeds, all far from the origin, the solution is at infinity.
+    fit <- suppressWarnings(
+      fit_cosine_moe(dist ~ speed, cars, standardize = standardize, control = moe_control(n_starts = 8))
+    )
+    more <- suppressWarnings(update(fit, start = fit))
     expect_same_optimum(more, fit, paste("standardize", standardize))
     expect_lte(more$convergence$passes, 3)
     if (standardize) expect_true(all(is.infinite(more$gate$beta)))
@@ -213,7 +215,8 @@ test_that("experts of a start may come in any order: the result has its own", {
   first <- fit_clear(data, start = start, control = control)
   second <- fit_clear(data, start = swapped, control = control)
   expect_false(is.unsorted(rev(first$gate_mean)))
-  expect_equal(contents(first, c("starts", "convergence")), contents(second, c("starts", "convergence")), tolerance = 1e-6) # nolint
+  without <- c("starts", "convergence")
+  expect_equal(contents(first, without), contents(second, without), tolerance = 1e-6)
 })
 
 test_that("update() fits again with what has changed", {
@@ -228,7 +231,7 @@ test_that("update() fits again with what has changed", {
   gated <- update(fit, . ~ . | hp)
   expect_identical(list(gated$names$x, gated$names$z), list("wt", "hp"))
   kept <- update(fit, start = fit)
-  expect_equal(kept$sse, fit$sse, tolerance = 1e-9)
+  expect_same_optimum(kept, fit, "from itself")
   expect_identical(nrow(kept$starts), 1L)
 })
 

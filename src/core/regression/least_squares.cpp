@@ -5,12 +5,26 @@
 #include <limits>
 
 #include "common/errors.h"
+#include "gate/enclosing_ball.h"
 #include "regression/sgd.h"
 #include "solver/nlopt_solver.h"
 #include "solver/trust_region.h"
 
 namespace cosmoe {
 namespace {
+
+// The same function with its gates in the smallest ball, round the origin: a gate that need not lie on its boundary
+// does not.
+arma::vec centered(const Model& model, arma::vec theta) {
+    const Layout& layout = model.layout;
+    if (model.router->constraint().kind == ConstraintKind::sphere || layout.dz() == 0) return theta;
+    arma::mat gates(layout.dz(), layout.k());
+    for (std::size_t m = 0; m < layout.k(); ++m) gates.col(m) = theta.subvec(layout.gate(m), layout.bias(m) - 1);
+    if (!gates.is_finite()) return theta;
+    const arma::vec center = smallest_enclosing_ball(gates).center;
+    for (std::size_t m = 0; m < layout.k(); ++m) theta.subvec(layout.gate(m), layout.bias(m) - 1) -= center;
+    return theta;
+}
 
 class LeastSquares final : public Objective {
   public:
@@ -47,7 +61,7 @@ class LeastSquares final : public Objective {
                 out[place] = theta[place] + step[place] / factor;
             }
         }
-        return out;
+        return centered(model_, out);
     }
 
   private:
@@ -109,16 +123,24 @@ Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& sta
     else if (settings.optimizer == "sgd") result = minimise_sgd(model, pass, start, settings, hooks);
     else result = minimise_nlopt(objective, model.constraints, start, settings.optimizer, solver, hooks);
 
+    fit.theta = centered(model, fit.theta);
     // The evidence is computed without hooks: after an interrupt it is one more pass.
     const Hooks none;
     const Pass quiet(model, rows, settings.threads, none);
     const Evaluation at = quiet.evaluate(fit.theta, Order::hessian);
     fit.value = at.value;
     if (std::isfinite(at.value) && at.hessian.is_finite())
-        fit.certificate = certify(at, fit.theta, model.constraints, gauge_directions(model.layout), solver);
-    if (settings.optimizer != "newton" && fit.status != Status::interrupted &&
-        fit.certificate.predicted_decrease <= std::sqrt(settings.tolerance))
+        fit.certificate = certify(at, result, model.constraints, gauge_directions(model.layout), solver);
+    // One standard for all optimizers: a fit has converged when the certificate says so.
+    const bool certified =
+        std::isfinite(at.value) && std::abs(fit.certificate.predicted_decrease) <= settings.tolerance;
+    if (fit.status == Status::converged && !certified) {
+        fit.status = Status::stalled;
+        fit.message = "the steps promise more than the tolerance but bring no decrease";
+    } else if (certified && settings.optimizer != "sgd" && fit.status != Status::interrupted) {
         fit.status = Status::converged;
+        fit.message.clear();
+    }
     return fit;
 }
 

@@ -24,14 +24,12 @@ arma::mat feasible_gauge(const arma::mat& gauge, const arma::mat& tangent, const
 
 }  // namespace
 
-Certificate certify(const Evaluation& at, const arma::vec& theta, const Constraints& constraints,
+Certificate certify(const Evaluation& at, const SolverResult& result, const Constraints& constraints,
                     const arma::mat& gauge, const Settings& settings) {
     Certificate out;
+    const arma::vec& theta = result.theta;
     const double residual_norm = std::sqrt(2 * at.value);
-    // Where an expert has lost its weight the Gauss-Newton diagonal vanishes and the exact one takes its place.
-    arma::vec scale = arma::max(at.normal.diag(), arma::abs(at.hessian.diag()));
-    for (const BlockConstraint& c : constraints) scale(block(c)).fill(arma::max(scale(block(c))));
-    scale.transform([top = arma::max(scale)](double v) { return std::max(v, 1e-20 * std::max(top, 1e-280)); });
+    const arma::vec scale = natural_scale(at, constraints);
 
     Constraints surfaces;
     arma::mat hessian = at.hessian;
@@ -84,8 +82,8 @@ Certificate certify(const Evaluation& at, const arma::vec& theta, const Constrai
     }
 
     const LocalModel model(at, theta, constraints);
-    const Step step = solve_step(model.hessian(), model.gradient(), model.scale(scale), std::max(residual_norm, 1e-150),
-                                 model.balls());
+    const double radius = std::max(std::min(residual_norm, result.reach), 1e-150);
+    const Step step = solve_step(model.hessian(), model.gradient(), model.scale(scale), radius, model.balls());
     const double variance = 2 * at.value / settings.residual_df;
     out.predicted_decrease = variance > 0 ? 2 * step.predicted / variance : 0;
     return out;

@@ -6,8 +6,10 @@
 namespace cosmoe {
 
 struct Certificate {
-    double projected_gradient = 0;    // largest |g_j| / (norm of column j of the Jacobian * norm of the residuals)
-    double predicted_decrease = 0;    // of 2 F by the exact quadratic model, relative to the residual variance
+    double projected_gradient = 0;  // largest |g_j| / (norm of column j of the Jacobian * norm of the residuals)
+    // Of 2 F by the exact quadratic model within a step as long as the residuals, or within the solver's reach if that
+    // is shorter; relative to the residual variance.
+    double predicted_decrease = 0;
     std::vector<arma::uword> active;  // constraints (by number) that bind
     double smallest_curvature = 0;    // of the Lagrangian on the identifiable space, relative to the Hessian's diagonal
     arma::uword gauge = 0;            // directions that change no prediction, by construction of the model
@@ -15,7 +17,7 @@ struct Certificate {
 };
 
 // `gauge`: columns that span the directions along which the objective is constant by construction.
-Certificate certify(const Evaluation& at, const arma::vec& theta, const Constraints& constraints,
+Certificate certify(const Evaluation& at, const SolverResult& result, const Constraints& constraints,
                     const arma::mat& gauge, const Settings& settings);
 
 }  // namespace cosmoe

@@ -14,7 +14,7 @@ arma::vec project(arma::vec theta, const Constraints& constraints) {
 }
 
 bool on_boundary(const BlockConstraint& c, const arma::vec& theta) {
-    return c.kind == ConstraintKind::sphere || arma::norm(theta(block(c))) >= c.radius * (1 - 1e-9);
+    return c.kind == ConstraintKind::sphere || arma::norm(theta(block(c))) >= c.radius * (1 - 1e-6);
 }
 
 double multiplier(const BlockConstraint& c, const arma::vec& theta, const arma::vec& gradient) {

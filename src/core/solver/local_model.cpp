@@ -4,6 +4,13 @@
 
 namespace cosmoe {
 
+arma::vec natural_scale(const Evaluation& at, const Constraints& constraints) {
+    arma::vec scale = arma::max(at.normal.diag(), arma::abs(at.hessian.diag()));
+    for (const BlockConstraint& c : constraints) scale(block(c)).fill(arma::max(scale(block(c))));
+    const double least = 1e-20 * std::max(arma::max(scale), 1e-280);
+    return arma::clamp(scale, least, arma::datum::inf);
+}
+
 LocalModel::LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints)
     : e_(e),
       theta_(theta) {

@@ -5,6 +5,10 @@
 
 namespace cosmoe {
 
+// Squared scales of a step at this point: the diagonal of the Gauss-Newton matrix or, where an expert has lost its
+// weight and that vanishes, of the exact one; one common value in every constrained block so that balls stay balls.
+arma::vec natural_scale(const Evaluation& at, const Constraints& constraints);
+
 class LocalModel {
   public:
     LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints);

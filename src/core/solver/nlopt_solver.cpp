@@ -139,7 +139,8 @@ double ball_callback(unsigned n, const double* v, double* gradient, void* data) 
 
 SolverResult minimise_nlopt(Objective& objective, const Constraints& constraints, const arma::vec& start,
                             const std::string& algorithm, const Settings& settings, const Hooks& hooks) {
-    const bool takes_constraints = algorithm == "slsqp" || algorithm == "ccsaq";
+    // CCSAQ takes constraints too, but solves a dual for them that never calls back and can run for ever.
+    const bool takes_constraints = algorithm == "slsqp";
     nlopt_algorithm code;
     if (algorithm == "slsqp") code = NLOPT_LD_SLSQP;
     else if (algorithm == "lbfgs") code = NLOPT_LD_LBFGS;

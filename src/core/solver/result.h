@@ -35,6 +35,9 @@ struct SolverResult {
     Status status = Status::stalled;
     std::string message;
     std::vector<double> trace;  // F at the best point after each pass
+    // Longest step, in the metric of natural_scale, that the last quadratic model may be asked about: longer ones were
+    // tried and failed.
+    double reach = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace cosmoe

@@ -10,13 +10,13 @@
 namespace cosmoe {
 namespace {
 
-// Squared scales of the step: the largest diagonal of the Gauss-Newton matrix seen (More, 1978), one common value in
-// every constrained block so that balls stay balls.
+// Squared scales of the step: the diagonal of the Gauss-Newton matrix, falling by no more than half a pass so that one
+// flat point does not lengthen all steps; one common value in every constrained block so that balls stay balls.
 void update_scale(const arma::mat& normal, const Constraints& constraints, arma::vec& scale) {
     arma::vec now = normal.diag();
     for (const BlockConstraint& c : constraints) now(block(c)).fill(arma::max(now(block(c))));
     const double floor = 1e-10 * std::max(arma::max(now), 1e-280);
-    for (arma::uword i = 0; i < scale.n_elem; ++i) scale[i] = std::max({scale[i], now[i], floor});
+    for (arma::uword i = 0; i < scale.n_elem; ++i) scale[i] = std::max({0.5 * scale[i], now[i], floor});
 }
 
 }  // namespace
@@ -50,6 +50,17 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             const double variance = 2 * here.value / settings.residual_df;
             const double enough = std::max(0.5 * settings.tolerance * variance, rounding);
 
+            // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way to
+            // a minimum is flat, however far it is. Scales are judged afresh: what was steep on the way may be flat
+            // here.
+            const double residual_norm = std::sqrt(2 * here.value);
+            const arma::vec fresh = natural_scale(here, constraints);
+            Step wide;  // that move, once it has been asked for
+            const auto promises_nothing = [&]() {
+                if (!wide.ok) wide = solve_step(hessian, gradient, model.scale(fresh), residual_norm, limits);
+                return wide.ok && wide.predicted <= enough;
+            };
+            bool tried_wide = false;
             // Steps from this point, without new derivatives, until one is accepted.
             for (;;) {
                 Step step = solve_step(exact ? hessian : normal, gradient, local_scale, radius, limits, damping);
@@ -58,25 +69,25 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     return out;
                 }
                 damping = step.damping;
-                // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way
-                // to a minimum is flat, however far it is. Scales are judged afresh: what was steep on the way may
-                // be flat here.
-                if (step.predicted <= enough) {
-                    arma::vec fresh(scale.n_elem, arma::fill::zeros);
-                    update_scale(here.normal, constraints, fresh);
-                    const double reach = std::max(radius, std::sqrt(2 * here.value));
-                    const Step wide = solve_step(hessian, gradient, model.scale(fresh), reach, limits);
-                    if (wide.ok && wide.predicted <= enough) {
-                        out.status = Status::converged;
-                        return out;
-                    }
-                    exact = true;
-                    if (wide.ok) {
-                        scale = fresh;
-                        local_scale = model.scale(scale);
-                        radius = reach;
-                        step = wide;
-                    }
+                const bool idle = step.predicted <= enough;
+                // A longer step than that one promises at most the square of the ratio more.
+                const double longer = std::max(1.0, radius / residual_norm);
+                if (step.predicted <= enough * longer * longer && promises_nothing()) {
+                    out.status = Status::converged;
+                    return out;
+                }
+                if (idle && tried_wide) {
+                    // The far move failed, and near ones promise nothing.
+                    out.status = Status::converged;
+                    out.reach = radius;
+                    return out;
+                }
+                if (idle && wide.ok) {
+                    tried_wide = exact = true;
+                    scale = fresh;
+                    local_scale = model.scale(scale);
+                    radius = residual_norm;
+                    step = wide;
                 }
                 if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) || radius < 1e-150) {
                     out.status = step.predicted <= enough ? Status::converged : Status::stalled;
@@ -99,7 +110,9 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const double ratio = actual / step.predicted;
                 const bool tiny = std::abs(actual) <= rounding;
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
-                if (finite) {
+                if (!accepted) {
+                    exact = true;  // the model that holds for short steps
+                } else if (finite) {
                     const double miss_normal = std::abs(by_normal - actual),
                                  miss_hessian = std::abs(by_hessian - actual);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;

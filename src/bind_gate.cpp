@@ -1,6 +1,6 @@
 #include "bind_convert.h"
 #include "common/kernels.h"
-#include "measure/enclosing_ball.h"
+#include "gate/enclosing_ball.h"
 
 // [[Rcpp::export]]
 arma::mat core_direction_to_gate(const Rcpp::List& router, const arma::mat& beta) {

@@ -1,4 +1,4 @@
-#include "measure/enclosing_ball.h"
+#include "gate/enclosing_ball.h"
 
 #include <algorithm>
 #include <cmath>
