@@ -28,8 +28,8 @@
 #'   used by prediction, and the coefficients are those of the standardized covariates. `TRUE` is the default because
 #'   raw units make angles arbitrary; `FALSE` is the paper's model.
 #' @param start `NULL` to let the package draw starts, or the one start to use instead: a fit of the same size, or
-#'   `list(beta, b, experts)` with a d_gate x k matrix, a vector of length k and a q x k matrix, q the number of parameters of one
-#'   expert, in the coordinates in which a fit reports them.
+#'   `list(beta, b, experts)` with a d_gate x k matrix, a vector of length k and a q x k matrix, q the number of
+#'   parameters of one expert, in the coordinates in which a fit reports them.
 #' @param control Numerical settings, from [moe_control()] or a named list of its arguments.
 #' @param model Whether the fit keeps the model frame.
 #' @param method `"ls"`, least squares.
