@@ -23,10 +23,10 @@
 #' @param subset,na.action,contrasts As in [stats::lm()]. Missing values in a matrix are an error.
 #' @param offset A known addend of the regression function, one number for each row.
 #' @param standardize Whether covariates are centred and scaled to mean square 1 (with the weights, divisor n). For
-#'   experts and for the linear router this only helps the numerics: coefficients are on the user's scale in any case. For the cosine
-#'   routers the angle depends on origin and units, so the gate's centre and scale are part of the model, stored and
-#'   used by prediction, and the coefficients are those of the standardized covariates. `TRUE` is the default because
-#'   raw units make angles arbitrary; `FALSE` is the paper's model.
+#'   experts and for the linear router this only helps the numerics: coefficients are on the user's scale in any case.
+#'   For the cosine routers the angle depends on origin and units, so the gate's centre and scale are part of the model,
+#'   stored and used by prediction, and the coefficients are those of the standardized covariates. `TRUE` is the default
+#'   because raw units make angles arbitrary; `FALSE` is the paper's model.
 #' @param start `NULL` to let the package draw starts, or the one start to use instead: a fit of the same size, or
 #'   `list(beta, b, experts)` with a d_gate x k matrix, a vector of length k and a q x k matrix, q the number of
 #'   parameters of one expert, in the coordinates in which a fit reports them.
