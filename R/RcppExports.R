@@ -25,7 +25,3 @@ core_enclosing_ball <- function(u) {
     .Call(`_cosmoe_core_enclosing_ball`, u)
 }
 
-core_instruction_set <- function() {
-    .Call(`_cosmoe_core_instruction_set`)
-}
-

@@ -24,6 +24,15 @@ stop_interrupt <- function(message = "The fit was interrupted.") stop_cosmoe("in
 
 stop_core <- function(...) stop_cosmoe("core", paste0(...))
 
+# Conditions of the core as those of this package. Any other error inside it comes from the user's own functions.
+core_call <- function(call) {
+  tryCatch(call,
+    `cosmoe::Interrupted` = function(e) stop_interrupt("Interrupted."),
+    `C++Error` = function(e) stop_core(conditionMessage(e)),
+    error = function(e) stop_cosmoe("expert", paste("The custom expert failed:", conditionMessage(e)), parent = e)
+  )
+}
+
 warn_convergence <- function(...) {
   warning(structure(
     class = c("cosmoe_warning_convergence", "cosmoe_warning", "warning", "condition"),

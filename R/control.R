@@ -12,7 +12,8 @@
 #'   a short run, and guards against poor optima, which are the rule rather than the exception with three and more
 #'   experts.
 #' @param max_passes Largest number of passes over the data in one long run; a pass evaluates the objective with its
-#'   derivatives. The default 500 leaves room: over-specified fits, the hard ones, should need at most 100.
+#'   derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100; the default 500
+#'   leaves room for those whose minimum lies at or near infinity.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below
 #'   this fraction of the residual variance. The default 1e-6 is far below what the data can tell: parameters are then
 #'   within about a thousandth of their standard errors of the solution.
@@ -28,9 +29,10 @@
 #'   hopeless starts from good ones.
 #' @param n_long Number of the best short runs that are continued to convergence; the default is 12.
 #' @param on_interrupt What an interrupt (Ctrl-C) does: `"stop"` ends with a `cosmoe_error_interrupt`; `"return"`
-#'   gives the best fit so far, marked as unfinished.
-#' @param epochs,learning_rate,batch_size For `"sgd"` only: passes through the shuffled rows, step size, and rows in a
-#'   mini-batch. The paper uses 10 epochs and rate 0.1; it does not state a batch size, 32 is ours.
+#'   gives the best fit so far, marked as unfinished. Interrupted workers of a parallel plan cannot hand anything back:
+#'   there the fit always stops.
+#' @param epochs,learning_rate,batch_size For `"sgd"` only: passes of every run through the shuffled rows (`short_passes`,
+#'   `n_long` and `max_passes` do not apply), step size, and rows in a mini-batch. The paper uses 10 epochs and rate 0.1; it does not state a batch size, 32 is ours.
 #'
 #' @return An object of class `moe_control`, a list with one entry for each argument.
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025), arXiv:2405.14131: the

@@ -30,8 +30,8 @@ working_rows <- function(data, router, expert, standardize, control) {
   )
 }
 
-# Weighted means and standard deviations, column by column: no copy of a large matrix. Rows of weight 2 count as two
-# those of weight 0 as none. Constant columns keep their scale.
+# Weighted means and standard deviations (divisor: sum of weights), column by column: no copy of a large matrix. A row
+# of weight 2 counts as two rows, one of weight 0 as none. Constant columns keep their scale.
 column_scales <- function(x, w = NULL) {
   columns <- seq_len(ncol(x))
   average <- function(v) if (is.null(w)) mean(v) else sum(w * v) / sum(w)
@@ -108,11 +108,11 @@ report_parameters <- function(par, router, expert, rows) {
     b <- gate[nrow(gate), ]
   }
   # A softmax sees contrasts only: centre the gates, except where they must stay on their sphere.
-  if (router$name != "cosine" && nrow(u) > 0L) u <- u - core_enclosing_ball(u)$center
+  if (router$name != "cosine" && nrow(u) > 0L) u <- u - core_call(core_enclosing_ball(u))$center
   list(
     u = u,
     b = unname(b) - log_sum_exp(b),
-    beta = core_gate_to_beta(core_model(router, expert_constant(), 1L)$router, u),
+    beta = core_call(core_gate_to_beta(core_model(router, expert_constant(), 1L)$router, u)),
     eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$y_scale)
   )
 }
@@ -120,7 +120,7 @@ report_parameters <- function(par, router, expert, rows) {
 # A start in reported coordinates (see check_start()) as working parameters.
 working_parameters <- function(start, router, expert, rows) {
   model <- core_model(router, expert, length(start$b))
-  u <- if (is.null(start$u)) core_direction_to_gate(model$router, start$beta) else start$u
+  u <- if (is.null(start$u)) core_call(core_direction_to_gate(model$router, start$beta)) else start$u
   b <- start$b
   if (router$name == "linear") {
     gate <- to_unit_scale(rbind(u, b), rows$z_center, rows$z_scale)

@@ -200,3 +200,15 @@ print.cosmoe_expert <- function(x, ...) {
   cat("h(x) =  ", form, "\n", sep = "")
   invisible(x)
 }
+
+# The smallest and largest value of an expert, whatever its parameters.
+expert_range <- function(expert) {
+  switch(expert$name,
+    tanh = c(-1, 1),
+    sigmoid = c(0, 1),
+    relu = , softplus = c(0, Inf),
+    gelu = c(-0.17, Inf), # minimum of t Phi(t)
+    polynomial = c(if (expert$degree %% 2L) -Inf else 0, Inf),
+    c(-Inf, Inf)
+  )
+}

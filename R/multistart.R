@@ -43,8 +43,8 @@ evaluate_run <- function(run, search) {
   run
 }
 
-# The same function with k experts: that with the largest weight is cut into equal ones. The search may have been
-# interrupted while it was at a smaller model.
+# The run with k experts: that with the largest bias is cut into equal ones, which gives the same function unless the
+# gate is sparse. The search may have been interrupted while it was at a smaller model.
 grow_run <- function(run, k) {
   use <- c(seq_along(run$b), rep(which.max(run$b), k - length(run$b)))
   run$b <- (run$b - log(tabulate(use)))[use]
@@ -72,6 +72,7 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
   few <- thinned_search(search)
   runs <- run_starts(few, starts, control$short_passes, progress)
+  runs <- search_gates(few, sample, runs)
   runs <- continue_runs(few, runs, ceiling(length(runs) / 2), 3 * control$short_passes)
   runs <- continue_runs(search, runs, control$n_long, control$max_passes, progress)
   exchange_runs(search, sample, runs)
@@ -96,9 +97,11 @@ nested_starts <- function(search, sample, progress) {
 # The search over at most `most` rows, or the same search.
 thinned_search <- function(search, most = 10000L) {
   rows <- search$rows
-  n <- nrow(rows$x)
+  counts <- if (is.null(rows$w)) nrow(rows$x) else which(rows$w > 0)
+  n <- if (is.null(rows$w)) counts else length(counts)
   if (n <= 2L * most) return(search)
   use <- sort(sample.int(n, most))
+  if (!is.null(rows$w)) use <- counts[use]
   search$rows$x <- rows$x[use, , drop = FALSE]
   if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
   search$rows$y <- rows$y[use]
@@ -115,7 +118,7 @@ exchange_runs <- function(search, sample, runs, rounds = 8L) {
     if (count < 1L || search$model$k < 2L || idle == 2L || isTRUE(search$state$interrupted)) break
     best <- runs[[best_run(runs)]]
     tried <- run_starts(search, exchange_starts(best, sample, search$model, count), 2L * search$control$short_passes)
-    tried <- continue_runs(search, tried, 4L, search$control$max_passes)
+    tried <- continue_runs(search, search_gates(search, sample, tried, 2L), 4L, search$control$max_passes)
     better <- min(vapply(tried, function(run) run$objective, 0))
     improved <- better < best$objective && !same_optimum(best$objective, better, search$df_residual)
     idle <- if (improved) 0L else idle + 1L
@@ -126,16 +129,15 @@ exchange_runs <- function(search, sample, runs, rounds = 8L) {
 
 # Goes on with the `count` best runs, from where they are, for up to `passes` more. The others stay as they are.
 continue_runs <- function(search, runs, count, passes, progress = NULL) {
-  if (isTRUE(search$state$interrupted)) return(runs)
+  # Stochastic gradient descent has had its epochs.
+  if (isTRUE(search$state$interrupted) || search$control$optimizer == "sgd") return(runs)
   objective <- vapply(runs, function(run) run$objective, 0)
   chosen <- distinct_best(runs, objective, count)
   # A converged run on the same rows has nothing left to do.
   idle <- vapply(runs[chosen], function(run) run$status == "converged" && isTRUE(search$thinned) == run$thinned, NA)
   chosen <- chosen[!idle]
   if (length(chosen)) {
-    further <- run_starts(search, runs[chosen], passes, progress)
-    for (i in seq_along(chosen)) further[[i]]$passes <- further[[i]]$passes + runs[[chosen[i]]]$passes
-    runs[chosen] <- further
+    runs[chosen] <- run_starts(search, runs[chosen], passes, progress)
   }
   runs
 }
@@ -184,16 +186,12 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
   fit <- core_call(core_fit(search$model, search$rows, start[c("u", "b", "eta")], control))
+  fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
   if (!is.finite(fit$objective)) fit$objective <- Inf
   if (!is.null(progress)) progress()
   fit$kind <- start$kind
   fit$thinned <- isTRUE(search$thinned)
   fit
-}
-
-# Errors of the core as conditions of this package.
-core_call <- function(call) {
-  tryCatch(call, `C++Error` = function(e) stop_core(conditionMessage(e)))
 }
 
 skipped_run <- function(start) {
@@ -229,7 +227,7 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
     gate_mean = outcome$gate_mean[by],
     df = df,
     starts = starts_table(runs, best, search),
-    convergence = convergence_of(best, control, by, router),
+    convergence = convergence_of(best, control, by),
     diagnostics = diagnose(par, outcome, best, by, router, control)
   ))
 }
@@ -249,15 +247,15 @@ starts_table <- function(runs, best, search) {
   )
 }
 
-convergence_of <- function(best, control, by, router) {
-  certificate <- best$certificate
-  # Constraints of the core in its order: gates first (when they have one), then experts.
-  k <- length(by)
-  bounded <- router$name == "perturbed_cosine" || (router$name == "linear" && is.finite(control$bound_gate))
-  gates <- if (bounded) k else 0L
-  active <- certificate$active
-  place <- match(ifelse(active < gates, active, active - gates) + 1L, by)
-  certificate$active <- sprintf("%s %d", ifelse(active < gates, "gate", "expert"), place)[order(active >= gates, place)]
+convergence_of <- function(best, control, by) {
+  found <- best$certificate
+  certificate <- c(
+    found[c("projected_gradient", "predicted_decrease")],
+    list(active = c(
+      sprintf("gate %d", sort(match(found$active_gates, by))), sprintf("expert %d", sort(match(found$active_experts, by)))
+    )),
+    found[c("smallest_curvature", "null_directions", "gauge")]
+  )
   list(
     status = best$status, converged = best$status == "converged", message = best$message,
     passes = as.integer(best$passes), optimizer = control$optimizer, certificate = certificate
@@ -278,7 +276,7 @@ sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
     part <- rows
     part$x <- rows$x[use, , drop = FALSE]
     if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
-    now <- core_predict(model, part, par, threads)
+    now <- core_call(core_predict(model, part, par, threads))
     weight <- if (is.null(w)) rep(1, length(use)) else w[use]
     f[use] <- now$f
     gate <- gate + colSums(weight * now$gate)
@@ -303,7 +301,7 @@ diagnose <- function(par, outcome, best, by, router, control) {
   k <- length(by)
   bound <- control$bound_gate
   gate_limit <- switch(router$name,
-    perturbed_cosine = router$scale * if (is.finite(bound)) bound / (bound + router$tau1) else 1,
+    perturbed_cosine = router$scale * bound / (bound + router$tau1),
     linear = router$scale * bound,
     Inf
   )
@@ -315,11 +313,25 @@ diagnose <- function(par, outcome, best, by, router, control) {
   alike <- outcome$both[by, by, drop = FALSE] > 0 & outcome$difference[by, by, drop = FALSE] < 1e-6
   pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
   list(
-    boundary = if (k > 1L) which(length_of(par$u) >= gate_limit * (1 - 1e-6)) else integer(),
+    boundary = if (k == 1L) {
+      integer()
+    } else if (router$name == "perturbed_cosine" && is.infinite(bound)) {
+      unname(which(colSums(is.infinite(par$beta)) > 0))
+    } else {
+      which(length_of(par$u) >= gate_limit * (1 - 1e-6))
+    },
     expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
     empty = which(mean_weight < 1e-3 & !runs_off),
     runaway = which(runs_off),
     coincident = Filter(function(pair) alike[pair[1L], pair[2L]], pairs),
-    nonunique = isTRUE(best$certificate$null_directions > 0)
+    nonunique = isTRUE(best$certificate$null_directions > 0) || has_mirror_image(par$u, router)
   )
+}
+
+# Only contrasts of gates enter. On a sphere k gates in k dimensions can be mirrored at the plane of their contrasts.
+has_mirror_image <- function(u, router) {
+  k <- ncol(u)
+  if (router$name != "cosine" || k < 2L || nrow(u) != k) return(FALSE)
+  off <- stats::lm.fit(u[, -1L, drop = FALSE] - u[, 1L], u[, 1L])$residuals
+  sqrt(sum(off^2)) > 1e-6 * router$scale
 }

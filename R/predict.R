@@ -66,7 +66,7 @@ evaluate_model <- function(object, data, threads) {
   model <- core_model(object$router, object$expert, object$k)
   rows <- list(x = data$x, z = data$z, z_center = unname(object$z_center), z_scale = unname(object$z_scale))
   par <- list(u = unname(object$gate$u), b = unname(object$gate$b), eta = unname(object$experts))
-  value <- core_predict(model, rows, par, threads)
+  value <- core_call(core_predict(model, rows, par, threads))
   value$response <- as.vector(value$f) + if (is.null(data$offset)) 0 else data$offset
   value
 }

@@ -161,14 +161,19 @@ starts_words <- function(starts) {
   others <- starts$objective[!starts$reached_best & starts$status %in% "converged"]
   lowest <- min(starts$objective, na.rm = TRUE)
   if (length(others) == 0L || lowest <= 0) return(paste0(words, "."))
-  excess <- 100 * (min(others) / lowest - 1)
-  sprintf("%s; the second-best optimum is %s%% higher.", words, format(excess, digits = 2L))
+  ratio <- min(others) / lowest
+  how <- if (ratio < 2) {
+    paste0(format(100 * (ratio - 1), digits = 2L), "% higher")
+  } else {
+    paste(format(ratio, digits = 2L), "times as high")
+  }
+  sprintf("%s; the second-best optimum is %s.", words, how)
 }
 
 runaway_words <- function(has) {
   paste0(
     has, " next to no weight and huge values to make up for it: the solution lies at or near infinity. Only fitted ",
-    "values are well determined; bounds (see moe_control) or a larger scale keep coefficients small."
+    "values are well determined. Bounds (see moe_control) keep coefficients small; another scale of the router may."
   )
 }
 
@@ -197,15 +202,34 @@ fit_notes <- function(fit) {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
     about("Expert", found$expert_bound, "is on its bound, `bound_expert`.", "are on their bound, `bound_expert`."),
-    if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions)
+    if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions),
+    range_words(fit)
   )
 }
 
 nonunique_words <- function(null_directions) {
+  if (isTRUE(null_directions == 0)) {
+    return(paste(
+      "The solution is not unique: with as many experts as covariates a cosine gate has a mirror image that gives the",
+      "same fit. Gates are one choice of two."
+    ))
+  }
   where <- if (length(null_directions)) {
     sprintf(" in %s of the parameters", count_words(null_directions, "direction"))
   }
   paste0("The solution is not unique: the sum of squares is flat", where, ". Coefficients are one choice of many.")
+}
+
+# A weighted mean of experts stays in their range.
+range_words <- function(fit) {
+  range <- expert_range(fit$expert)
+  y <- fit$y - if (is.null(fit$offset)) 0 else fit$offset
+  outside <- mean(y < range[1L] | y > range[2L])
+  if (!isTRUE(outside > 0.05)) return(NULL)
+  sprintf(
+    "%s%% of the responses lie outside the range of the experts, from %s to %s: no such fit can reach them.",
+    format(100 * outside, digits = 2L), format(range[1L], digits = 2L), format(range[2L], digits = 2L)
+  )
 }
 
 # ---- lines on the screen ---------------------------------------------------------------------------------------------

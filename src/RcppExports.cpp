@@ -89,16 +89,6 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
-// core_instruction_set
-std::string core_instruction_set();
-RcppExport SEXP _cosmoe_core_instruction_set() {
-BEGIN_RCPP
-    Rcpp::RObject rcpp_result_gen;
-    Rcpp::RNGScope rcpp_rngScope_gen;
-    rcpp_result_gen = Rcpp::wrap(core_instruction_set());
-    return rcpp_result_gen;
-END_RCPP
-}
 
 static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit", (DL_FUNC) &_cosmoe_core_fit, 4},
@@ -107,7 +97,6 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},
-    {"_cosmoe_core_instruction_set", (DL_FUNC) &_cosmoe_core_instruction_set, 0},
     {NULL, NULL, 0}
 };
 

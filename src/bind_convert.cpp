@@ -64,22 +64,29 @@ cosmoe::ModelSpec as_model(const Rcpp::List& model) {
     return spec;
 }
 
+// The core points into R's own memory: a converted copy would not live long enough.
+SEXP doubles(const Rcpp::List& rows, const char* name) {
+    const SEXP value = rows[name];
+    if (TYPEOF(value) != REALSXP) throw cosmoe::InvalidArgument(std::string(name) + " must be of type double");
+    return value;
+}
+
 cosmoe::Rows as_rows(const Rcpp::List& rows) {
     const auto present = [&](const char* name) { return rows.containsElementNamed(name) && !Rf_isNull(rows[name]); };
     cosmoe::Rows out;
-    const Rcpp::NumericMatrix x = rows["x"];
+    const Rcpp::NumericMatrix x(doubles(rows, "x"));
     out.n = static_cast<std::size_t>(x.nrow());
     out.x = out.z = x.begin();
     out.dx = out.dz = static_cast<std::size_t>(x.ncol());
     if (present("z")) {
-        const Rcpp::NumericMatrix z = rows["z"];
+        const Rcpp::NumericMatrix z(doubles(rows, "z"));
         out.z = z.begin();
         out.dz = static_cast<std::size_t>(z.ncol());
         if (static_cast<std::size_t>(z.nrow()) != out.n) throw cosmoe::InvalidArgument("x and z differ in rows");
     }
     for (const char* name : {"y", "w"}) {
         if (!present(name)) continue;
-        const Rcpp::NumericVector v = rows[name];
+        const Rcpp::NumericVector v(doubles(rows, name));
         if (static_cast<std::size_t>(v.size()) != out.n)
             throw cosmoe::InvalidArgument(std::string("x and ") + name + " differ in rows");
         (name[0] == 'y' ? out.y : out.w) = v.begin();

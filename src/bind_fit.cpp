@@ -36,6 +36,13 @@ Rcpp::List wrap_parameters(const cosmoe::Parameters& par) {
                               Rcpp::Named("eta") = par.eta);
 }
 
+// As R counts.
+Rcpp::IntegerVector numbers(const std::vector<std::size_t>& index) {
+    Rcpp::IntegerVector out;
+    for (const std::size_t i : index) out.push_back(static_cast<int>(i) + 1);
+    return out;
+}
+
 }  // namespace
 
 // [[Rcpp::export]]
@@ -48,17 +55,17 @@ Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp:
         built, data, cosmoe::pack(built.layout, bind::as_parameters(start)), as_settings(control), hooks);
     Rcpp::List out = wrap_parameters(cosmoe::unpack(built.layout, fit.theta));
     const cosmoe::Certificate& c = fit.certificate;
-    Rcpp::IntegerVector active(c.active.begin(), c.active.end());
     out["objective"] = 2 * fit.value;
     out["passes"] = fit.passes;
     out["status"] = status_name(fit.status);
     out["message"] = fit.message;
-    out["certificate"] =
-        Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
-                           Rcpp::Named("predicted_decrease") = c.predicted_decrease, Rcpp::Named("active") = active,
-                           Rcpp::Named("smallest_curvature") = c.smallest_curvature,
-                           Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
-                           Rcpp::Named("gauge") = static_cast<int>(c.gauge));
+    out["certificate"] = Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
+                                            Rcpp::Named("predicted_decrease") = c.predicted_decrease,
+                                            Rcpp::Named("active_gates") = numbers(fit.active_gates),
+                                            Rcpp::Named("active_experts") = numbers(fit.active_experts),
+                                            Rcpp::Named("smallest_curvature") = c.smallest_curvature,
+                                            Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
+                                            Rcpp::Named("gauge") = static_cast<int>(c.gauge));
     out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
     return out;
 }

@@ -1,7 +1,5 @@
 #include "expert/expert.h"
 
-#include <cmath>
-
 #include "common/errors.h"
 #include "common/kernels.h"
 

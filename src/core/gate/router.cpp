@@ -43,7 +43,7 @@ class LinearRouter final : public Router {
 class CosineRouter final : public Router {
   public:
     explicit CosineRouter(const RouterSpec& spec) : scale_(spec.scale) {}
-    double feature_factor(double norm) const override { return norm > 0 ? 1 / norm : 0; }
+    double feature_factor(double norm) const override { return std::isfinite(1 / norm) ? 1 / norm : 0; }
     GateConstraint constraint() const override { return {ConstraintKind::sphere, scale_}; }
     arma::mat to_gate(const arma::mat& beta) const override {
         arma::mat u(arma::size(beta));

@@ -8,10 +8,9 @@
 #include <string>
 
 #include "common/armadillo.h"
+#include "common/constraint.h"
 
 namespace cosmoe {
-
-enum class ConstraintKind { free, ball, sphere };
 
 // Where every u_k lives: all of R^d, the ball or the sphere of `radius` round the origin.
 struct GateConstraint {

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "common/errors.h"
 #include "gate/enclosing_ball.h"
+#include "regression/parameters.h"
 #include "regression/sgd.h"
 #include "solver/nlopt_solver.h"
 #include "solver/trust_region.h"
@@ -18,18 +18,16 @@ namespace {
 arma::vec centered(const Model& model, arma::vec theta) {
     const Layout& layout = model.layout;
     if (model.router->constraint().kind == ConstraintKind::sphere || layout.dz() == 0) return theta;
-    arma::mat gates(layout.dz(), layout.k());
-    for (std::size_t m = 0; m < layout.k(); ++m) gates.col(m) = theta.subvec(layout.gate(m), layout.bias(m) - 1);
-    if (!gates.is_finite()) return theta;
-    const arma::vec center = smallest_enclosing_ball(gates).center;
-    for (std::size_t m = 0; m < layout.k(); ++m) theta.subvec(layout.gate(m), layout.bias(m) - 1) -= center;
+    arma::mat u = gates(layout, theta);
+    if (!u.is_finite()) return theta;
+    u.each_col() -= smallest_enclosing_ball(u).center;
+    set_gates(layout, u, theta);
     return theta;
 }
 
 class LeastSquares final : public Objective {
   public:
     LeastSquares(const Model& model, const Pass& pass) : model_(model), pass_(pass) {}
-    arma::uword size() const override { return static_cast<arma::uword>(model_.layout.size()); }
     Evaluation evaluate(const arma::vec& theta, Order order) override { return pass_.evaluate(theta, order); }
 
     // In over-specified models, and where an expert runs off with less and less weight, the objective sees little
@@ -52,14 +50,11 @@ class LeastSquares final : public Objective {
             // Beyond halving or doubling the curve goes on as its tangent.
             const double factor = std::min(2.0, std::max(0.5, growth));
             out[layout.bias(m)] = theta[layout.bias(m)] + drift + std::log(factor) + (growth - factor) / factor;
-            for (std::size_t j = 0; j < layout.dz(); ++j) {
-                const std::size_t place = layout.gate(m) + j;
-                out[place] = theta[place] + step[place] / factor;
-            }
-            for (std::size_t j = 0; j < layout.q(); ++j) {
-                const std::size_t place = layout.eta(m) + j;
-                out[place] = theta[place] + step[place] / factor;
-            }
+            const auto along = [&](std::size_t first, std::size_t count) {
+                for (std::size_t j = first; j < first + count; ++j) out[j] = theta[j] + step[j] / factor;
+            };
+            along(layout.gate(m), layout.dz());
+            along(layout.eta(m), layout.q());
         }
         return centered(model_, out);
     }
@@ -129,11 +124,18 @@ Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& sta
     const Pass quiet(model, rows, settings.threads, none);
     const Evaluation at = quiet.evaluate(fit.theta, Order::hessian);
     fit.value = at.value;
-    if (std::isfinite(at.value) && at.hessian.is_finite())
+    if (std::isfinite(at.value) && at.hessian.is_finite()) {
         fit.certificate = certify(at, result, model.constraints, gauge_directions(model.layout), solver);
+        for (const arma::uword j : fit.certificate.active) {
+            const std::size_t first = model.constraints[j].first, experts = model.layout.eta(0);
+            if (first < experts) fit.active_gates.push_back(first / model.layout.gate(1));
+            else fit.active_experts.push_back((first - experts) / model.layout.q());
+        }
+    }
     // One standard for all optimizers: a fit has converged when the certificate says so.
+    const double unit = at.value / solver.residual_df;  // half a residual variance
     const bool certified =
-        std::isfinite(at.value) && std::abs(fit.certificate.predicted_decrease) <= settings.tolerance;
+        std::isfinite(at.value) && fit.certificate.predicted_decrease * unit <= solver.enough(at.value);
     if (fit.status == Status::converged && !certified) {
         fit.status = Status::stalled;
         fit.message = "the steps promise more than the tolerance but bring no decrease";

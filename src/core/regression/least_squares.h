@@ -19,6 +19,7 @@ struct FitSettings {
 
 struct Fit : SolverResult {  // value is sum w (y - f)^2 / 2
     Certificate certificate;
+    std::vector<std::size_t> active_gates, active_experts;  // whose bounds bind
 };
 
 Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& start, const FitSettings& settings,

@@ -36,4 +36,17 @@ inline Parameters unpack(const Layout& layout, const arma::vec& theta) {
     return par;
 }
 
+// The gates' columns u_k of theta, or of its gradient.
+inline arma::mat gates(const Layout& layout, const arma::vec& theta) {
+    arma::mat u(layout.dz(), layout.k());
+    for (std::size_t m = 0; m < layout.k(); ++m)
+        for (std::size_t j = 0; j < layout.dz(); ++j) u(j, m) = theta[layout.gate(m) + j];
+    return u;
+}
+
+inline void set_gates(const Layout& layout, const arma::mat& u, arma::vec& theta) {
+    for (std::size_t m = 0; m < layout.k(); ++m)
+        for (std::size_t j = 0; j < layout.dz(); ++j) theta[layout.gate(m) + j] = u(j, m);
+}
+
 }  // namespace cosmoe

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "common/errors.h"
@@ -148,7 +149,11 @@ void Pass::for_each_chunk(std::size_t rows, Task task) const {
         }
     };
     std::vector<std::thread> workers;
-    for (std::size_t t = 1; t < std::min(threads_, count); ++t) workers.emplace_back(work_off, false);
+    try {
+        for (std::size_t t = 1; t < std::min(threads_, count); ++t) workers.emplace_back(work_off, false);
+    } catch (const std::system_error&) {
+        // As many as the system grants: the result does not depend on their number.
+    }
     work_off(true);
     for (std::thread& worker : workers) worker.join();
     if (failure) std::rethrow_exception(failure);

@@ -1,27 +1,13 @@
 #include "regression/sgd.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/errors.h"
+#include "regression/parameters.h"
 #include "solver/geometry.h"
 
 namespace cosmoe {
-namespace {
-
-arma::mat gates(const Layout& layout, const arma::vec& theta) {
-    arma::mat u(layout.dz(), layout.k());
-    for (std::size_t m = 0; m < layout.k(); ++m)
-        for (std::size_t j = 0; j < layout.dz(); ++j) u(j, m) = theta[layout.gate(m) + j];
-    return u;
-}
-
-void set_gates(const Layout& layout, const arma::mat& u, arma::vec& theta) {
-    for (std::size_t m = 0; m < layout.k(); ++m)
-        for (std::size_t j = 0; j < layout.dz(); ++j) theta[layout.gate(m) + j] = u(j, m);
-}
-
-}  // namespace
-
 SolverResult minimise_sgd(const Model& model, const Pass& pass, const arma::vec& start, const FitSettings& settings,
                           const Hooks& hooks) {
     const Layout& layout = model.layout;

@@ -72,8 +72,12 @@ Certificate certify(const Evaluation& at, const SolverResult& result, const Cons
     if (free.n_cols > 0) {
         arma::mat directions = arma::diagmat(lengths) * (tangent.t() * free), q, r;
         arma::qr(q, r, directions);
-        const arma::mat rest = q.cols(free.n_cols, q.n_cols - 1);
-        curvature = rest.t() * curvature * rest;
+        if (free.n_cols < q.n_cols) {
+            const arma::mat rest = q.cols(free.n_cols, q.n_cols - 1);
+            curvature = rest.t() * curvature * rest;
+        } else {
+            curvature.reset();
+        }
     }
     if (curvature.n_rows > 0) {
         const arma::vec values = arma::eig_sym(arma::symmatu(0.5 * (curvature + curvature.t())));
@@ -85,7 +89,7 @@ Certificate certify(const Evaluation& at, const SolverResult& result, const Cons
     const double radius = std::max(std::min(residual_norm, result.reach), 1e-150);
     const Step step = solve_step(model.hessian(), model.gradient(), model.scale(scale), radius, model.balls());
     const double variance = 2 * at.value / settings.residual_df;
-    out.predicted_decrease = variance > 0 ? 2 * step.predicted / variance : 0;
+    if (step.ok) out.predicted_decrease = variance > 0 ? 2 * step.predicted / variance : 0;
     return out;
 }
 

@@ -6,12 +6,13 @@
 namespace cosmoe {
 
 struct Certificate {
-    double projected_gradient = 0;  // largest |g_j| / (norm of column j of the Jacobian * norm of the residuals)
+    double projected_gradient = 0;  // largest |g_j| / (square root of natural_scale()_j * norm of the residuals)
     // Of 2 F by the exact quadratic model within a step as long as the residuals, or within the solver's reach if that
     // is shorter; relative to the residual variance.
-    double predicted_decrease = 0;
-    std::vector<arma::uword> active;  // constraints (by number) that bind
-    double smallest_curvature = 0;    // of the Lagrangian on the identifiable space, relative to the Hessian's diagonal
+    // NaN when there is no such model.
+    double predicted_decrease = std::numeric_limits<double>::quiet_NaN();
+    std::vector<arma::uword> active;  // numbers of the balls that bind, among all constraints
+    double smallest_curvature = 0;    // of the Lagrangian on the identifiable space, relative to natural_scale()
     arma::uword gauge = 0;            // directions that change no prediction, by construction of the model
     arma::uword null_directions = 0;  // further directions without curvature: the solution is not unique
 };

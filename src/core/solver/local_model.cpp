@@ -1,14 +1,18 @@
 #include "solver/local_model.h"
 
+#include <algorithm>
+
 #include "solver/geometry.h"
 
 namespace cosmoe {
 
-arma::vec natural_scale(const Evaluation& at, const Constraints& constraints) {
-    arma::vec scale = arma::max(at.normal.diag(), arma::abs(at.hessian.diag()));
+arma::vec common_in_blocks(arma::vec scale, const Constraints& constraints, double least) {
     for (const BlockConstraint& c : constraints) scale(block(c)).fill(arma::max(scale(block(c))));
-    const double least = 1e-20 * std::max(arma::max(scale), 1e-280);
-    return arma::clamp(scale, least, arma::datum::inf);
+    return arma::clamp(scale, least * std::max(arma::max(scale), 1e-280), arma::datum::inf);
+}
+
+arma::vec natural_scale(const Evaluation& at, const Constraints& constraints) {
+    return common_in_blocks(arma::max(at.normal.diag(), arma::abs(at.hessian.diag())), constraints, 1e-20);
 }
 
 LocalModel::LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints)

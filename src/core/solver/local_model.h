@@ -5,8 +5,12 @@
 
 namespace cosmoe {
 
-// Squared scales of a step at this point: the diagonal of the Gauss-Newton matrix or, where an expert has lost its
-// weight and that vanishes, of the exact one; one common value in every constrained block so that balls stay balls.
+// Squared scales of a step: one common value, the largest, in every constrained block so that balls stay balls; none
+// below `least` times the largest.
+arma::vec common_in_blocks(arma::vec scale, const Constraints& constraints, double least);
+
+// Those at this point: the diagonal of the Gauss-Newton matrix or, where an expert has lost its weight and that
+// vanishes, of the exact one.
 arma::vec natural_scale(const Evaluation& at, const Constraints& constraints);
 
 class LocalModel {

@@ -117,22 +117,24 @@ double objective_callback(unsigned n, const double* v, double* gradient, void* d
 }
 
 struct BallData {
-    const Problem* problem;
+    Problem* problem;
     BlockConstraint ball;
 };
 
 // norm(u)^2 / radius^2 - 1 <= 0
 double ball_callback(unsigned n, const double* v, double* gradient, void* data) {
     const BallData& own = *static_cast<BallData*>(data);
-    const arma::vec point(v, n);
-    const arma::vec u = own.problem->chart.to(point)(block(own.ball)) / own.ball.radius;
-    if (gradient) {
-        arma::vec g(own.problem->out.theta.n_elem, arma::fill::zeros);
-        g(block(own.ball)) = 2 / own.ball.radius * u;
-        const arma::vec pulled = own.problem->chart.pull_back(point, g);
-        std::copy(pulled.begin(), pulled.end(), gradient);
-    }
-    return arma::dot(u, u) - 1;
+    return own.problem->guarded([&] {
+        const arma::vec point(v, n);
+        const arma::vec u = own.problem->chart.to(point)(block(own.ball)) / own.ball.radius;
+        if (gradient) {
+            arma::vec g(own.problem->out.theta.n_elem, arma::fill::zeros);
+            g(block(own.ball)) = 2 / own.ball.radius * u;
+            const arma::vec pulled = own.problem->chart.pull_back(point, g);
+            std::copy(pulled.begin(), pulled.end(), gradient);
+        }
+        return arma::dot(u, u) - 1;
+    });
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "common/armadillo.h"
-#include "gate/router.h"
+#include "common/constraint.h"
 
 namespace cosmoe {
 
@@ -20,7 +20,6 @@ struct Evaluation {
 class Objective {
   public:
     virtual ~Objective() = default;
-    virtual arma::uword size() const = 0;
     virtual Evaluation evaluate(const arma::vec& theta, Order order) = 0;
 
     // Where a step leads: theta + step, or a point that differs from it in second order where the objective knows a

@@ -1,6 +1,7 @@
 // What every solver returns, and what it was told.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -26,6 +27,9 @@ struct Settings {
         return 4 * eps *
                (std::sqrt(2 * value) * response_norm + value + eps * response_norm * response_norm * residual_df);
     }
+
+    // A solution has been reached when no step promises more than this.
+    double enough(double value) const { return std::max(tolerance * value / residual_df, rounding(value)); }
 };
 
 struct SolverResult {

@@ -265,7 +265,8 @@ arma::vec onto_boundary(const BallStep& step, const std::vector<BallLimit>& ball
         const BallLimit& ball = balls[j];
         const arma::vec v = ball.center + q(block(ball));
         const double norm = arma::norm(v);
-        if (step.pressed[j] || norm > ball.radius * (1 - 1e-8)) q(block(ball)) = v * (ball.radius / norm) - ball.center;
+        if (norm > 0 && (step.pressed[j] || norm > ball.radius * (1 - 1e-8)))
+            q(block(ball)) = v * (ball.radius / norm) - ball.center;
     }
     return q;
 }
@@ -327,6 +328,7 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
     step.length = model.length(step.q);
     step.limited = step.damping > 1e3 * least_damping || step.length > (1 - trust_tolerance) * radius;
     step.predicted = model.decrease(step.q);
+    step.ok = std::isfinite(step.predicted);
     return step;
 }
 

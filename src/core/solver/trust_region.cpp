@@ -10,13 +10,10 @@
 namespace cosmoe {
 namespace {
 
-// Squared scales of the step: the diagonal of the Gauss-Newton matrix, falling by no more than half a pass so that one
-// flat point does not lengthen all steps; one common value in every constrained block so that balls stay balls.
+// Squared scales of the steps: the diagonal of the Gauss-Newton matrix, falling by no more than half a pass so that one
+// flat point does not lengthen all steps.
 void update_scale(const arma::mat& normal, const Constraints& constraints, arma::vec& scale) {
-    arma::vec now = normal.diag();
-    for (const BlockConstraint& c : constraints) now(block(c)).fill(arma::max(now(block(c))));
-    const double floor = 1e-10 * std::max(arma::max(now), 1e-280);
-    for (arma::uword i = 0; i < scale.n_elem; ++i) scale[i] = std::max({0.5 * scale[i], now[i], floor});
+    scale = arma::max(0.5 * scale, common_in_blocks(normal.diag(), constraints, 1e-10));
 }
 
 }  // namespace
@@ -25,7 +22,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                                    const Settings& settings, const Hooks& hooks) {
     SolverResult out;
     out.theta = project(start, constraints);
-    arma::vec scale(out.theta.n_elem, arma::fill::zeros), warm;
+    arma::vec scale(out.theta.n_elem, arma::fill::zeros);
     double radius = 0, damping = 0;
     bool exact = false;  // which model the next step uses
     try {
@@ -47,8 +44,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             const arma::mat normal = model.normal(), hessian = model.hessian();
             const std::vector<BallLimit> limits = model.balls();
             const double rounding = settings.rounding(here.value);
-            const double variance = 2 * here.value / settings.residual_df;
-            const double enough = std::max(0.5 * settings.tolerance * variance, rounding);
+            const double enough = settings.enough(here.value);
 
             // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way to
             // a minimum is flat, however far it is. Scales are judged afresh: what was steep on the way may be flat
@@ -112,7 +108,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
                 if (!accepted) {
                     exact = true;  // the model that holds for short steps
-                } else if (finite) {
+                } else {
                     const double miss_normal = std::abs(by_normal - actual),
                                  miss_hessian = std::abs(by_hessian - actual);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;

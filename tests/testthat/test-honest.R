@@ -1,0 +1,105 @@
+# A fit never claims more than it has: statuses, names and classes where things go wrong.
+
+test_that("a start where derivatives are not finite is not called converged", {
+  set.seed(1)
+  x <- matrix(runif(200, 1, 2), 100, 2)
+  y <- x[, 1] + rnorm(100)
+  root <- expert_custom(function(x, eta) eta[1] + sqrt(eta[2]) * x[, 1], n_par = 2L)
+  fit <- quiet_fit(x, y,
+    k = 1, expert = root, start = list(beta = matrix(0, 2, 1), b = 0, experts = cbind(c(0, 0)))
+  )
+  expect_false(fit$convergence$converged)
+  expect_true(is.nan(fit$convergence$certificate$predicted_decrease))
+})
+
+test_that("data without noise are fitted and the fit converges", {
+  for (noise in c(0, 1e-12)) {
+    set.seed(2)
+    x <- matrix(rnorm(100), 50, 2)
+    y <- 1 + x[, 1] - 2 * x[, 2] + noise * rnorm(50)
+    for (k in 1:2) {
+      fit <- fit_cosine_moe(x, y, k = k, control = moe_control(n_starts = 4))
+      expect_true(fit$convergence$converged, label = paste("noise", noise, "k", k))
+      expect_equal(as.vector(fitted(fit)), y, tolerance = 1e-9)
+    }
+  }
+})
+
+test_that("bounds with one expert, whose gate does nothing", {
+  set.seed(3)
+  x <- matrix(rnorm(100), 50, 2)
+  y <- 5 + x[, 1] + rnorm(50)
+  for (router in c("linear", "cosine", "perturbed_cosine")) {
+    fit <- fit_cosine_moe(x, y, k = 1, router = router, control = moe_control(bound_expert = 1, bound_gate = 5))
+    expect_true(fit$convergence$converged, label = router)
+    expect_equal(sqrt(sum(fit$experts^2)), 1, tolerance = 1e-8, label = router)
+    expect_identical(fit$convergence$certificate$active, "expert 1", label = router)
+    # The conditions of Karush, Kuhn and Tucker: the gradient points along the parameters.
+    design <- cbind(x, 1)
+    gradient <- crossprod(design, drop(design %*% fit$experts) - y)
+    expect_equal(drop(gradient) / sqrt(sum(gradient^2)), -unname(fit$experts[, 1]), tolerance = 1e-6, label = router)
+  }
+  constant <- fit_cosine_moe(y ~ 1, data.frame(y = y), k = 1, expert = "constant", control = moe_control(bound_expert = 1))
+  expect_equal(unname(constant$experts[1, 1]), 1, tolerance = 1e-8)
+})
+
+test_that("active constraints carry the names of gates and experts, for every router", {
+  set.seed(4)
+  x <- matrix(rnorm(400), 200, 2)
+  y <- 3 * x[, 1] * (x[, 2] > 0) + rnorm(200)
+  for (router in c("linear", "cosine", "perturbed_cosine")) {
+    set.seed(1)
+    fit <- quiet_fit(x, y,
+      k = 2, router = router, control = moe_control(n_starts = 4, bound_gate = 0.5, bound_expert = 0.5)
+    )
+    active <- fit$convergence$certificate$active
+    expect_identical(intersect(active, c("expert 1", "expert 2")), sprintf("expert %d", fit$diagnostics$expert_bound))
+    expect_false(anyNA(match(active, c("gate 1", "gate 2", "expert 1", "expert 2"))), label = router)
+  }
+})
+
+test_that("errors in a custom expert are the package's, in fit and prediction, and name the cause", {
+  set.seed(5)
+  x <- matrix(rnorm(40), 20)
+  y <- rnorm(20)
+  bad <- expert_custom(function(x, eta) stop("no way"), function(x, eta) x, n_par = 2L)
+  expect_error(fit_cosine_moe(x, y, k = 1, expert = bad), "no way", class = "cosmoe_error")
+  switch_off <- TRUE
+  sometimes <- expert_custom(
+    function(x, eta) if (switch_off) drop(x %*% eta) else stop("broken now"), function(x, eta) x, n_par = 2L
+  )
+  fit <- fit_cosine_moe(x, y, k = 1, expert = sometimes, control = moe_control(n_starts = 2))
+  switch_off <- FALSE
+  expect_error(predict(fit, x), "broken now", class = "cosmoe_error_expert")
+})
+
+test_that("stochastic gradient descent makes as many passes as it has epochs, from drawn starts too", {
+  set.seed(6)
+  x <- matrix(rnorm(200), 100)
+  y <- x[, 1] + rnorm(100)
+  fit <- quiet_fit(x, y, control = moe_control("sgd", n_starts = 3, epochs = 4, learning_rate = 0.01))
+  expect_identical(fit$convergence$passes, 4L)
+})
+
+test_that("what the summary says of the range of experts and of mirror images is true", {
+  set.seed(7)
+  x <- matrix(rnorm(200), 100)
+  y <- 10 + x[, 1] + rnorm(100)
+  fit <- quiet_fit(x, y, expert = "tanh", control = moe_control(n_starts = 2))
+  expect_match(fit_notes(fit), "100% of the responses lie outside the range of the experts, from -1 to 1", all = FALSE)
+  fit <- quiet_fit(x, y, expert = "linear", control = moe_control(n_starts = 2))
+  expect_false(any(grepl("outside the range", fit_notes(fit))))
+
+  fit <- quiet_fit(x, y, router = "cosine", control = moe_control(n_starts = 4))
+  expect_true(fit$diagnostics$nonunique)
+  # The mirror image at the line of the contrast: the same contrast, norms and fit, other gates.
+  u <- unname(fit$gate$u)
+  contrast <- u[, 2] - u[, 1]
+  contrast <- contrast / sqrt(sum(contrast^2))
+  mirrored <- 2 * contrast %*% crossprod(contrast, u) - u
+  expect_gt(max(abs(mirrored - u)), 1e-6)
+  model <- core_model(fit$router, fit$expert, 2L)
+  rows <- list(x = x, z_center = unname(fit$z_center), z_scale = unname(fit$z_scale))
+  other <- core_predict(model, rows, list(u = mirrored, b = unname(fit$gate$b), eta = unname(fit$experts)), 1L)
+  expect_equal(other$f, as.vector(fitted(fit)), tolerance = 1e-10)
+})
