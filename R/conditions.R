@@ -26,11 +26,11 @@ stop_core <- function(...) stop_cosmoe("core", paste0(...))
 
 # Conditions of the core as those of this package. Any other error inside it comes from the user's own functions.
 core_call <- function(call) {
-  tryCatch(call,
-    `cosmoe::Interrupted` = function(e) stop_interrupt("Interrupted."),
-    `C++Error` = function(e) stop_core(conditionMessage(e)),
-    error = function(e) stop_cosmoe("expert", paste("The custom expert failed:", conditionMessage(e)), parent = e)
-  )
+  tryCatch(call, error = function(e) {
+    if (inherits(e, "cosmoe::Interrupted")) stop_interrupt("Interrupted.")
+    if (inherits(e, "C++Error")) stop_core(conditionMessage(e))
+    stop_cosmoe("expert", paste("The custom expert failed:", conditionMessage(e)), parent = e)
+  })
 }
 
 warn_convergence <- function(...) {

@@ -8,10 +8,11 @@
 #'   with the gate's constraint inside each step. `"slsqp"`, `"lbfgs"`, `"ccsaq"` and `"bobyqa"` are NLopt's, on the
 #'   same objective, for cross-checks. `"sgd"` is mini-batch stochastic gradient descent, the protocol of the paper's
 #'   experiments.
-#' @param n_starts Number of starting points, a whole number. The default 100 costs little, since most starts get only
+#' @param n_starts Number of drawn starting points, a whole number. The search adds others: solutions of the model with
+#'   one expert less, split, and exchanges of experts round the best solution; sparse gates are also searched at random. The default 100 costs little, since most starts get only
 #'   a short run, and guards against poor optima, which are the rule rather than the exception with three and more
 #'   experts.
-#' @param max_passes Largest number of passes over the data in one long run; a pass evaluates the objective with its
+#' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the objective with its
 #'   derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100; the default 500
 #'   leaves room for those whose minimum lies at or near infinity.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below
@@ -22,8 +23,9 @@
 #' @param bound_gate Largest norm of each reported \eqn{\beta_k}, in its units (with `standardize = TRUE`, those of
 #'   the standardized gate covariates); `Inf`, the default, for none. The cosine router ignores it: norms carry
 #'   nothing there.
-#' @param bound_expert Largest norm of each expert's vector of parameters; `Inf`, the default, for none. With
-#'   `bound_gate` this is the compact parameter space of the paper. Over-specified fits with bounded experts, such as
+#' @param bound_expert Largest norm of each expert's vector of parameters, with the intercept and in the user's units:
+#'   scale covariates and response yourself if that is not meant (bounded experts are also fitted in these units, which
+#'   `"sgd"` needs to be near 1). `Inf`, the default, for none. With `bound_gate` this is the compact parameter space of the paper. Over-specified fits with bounded experts, such as
 #'   tanh, may need it: without a bound an expert can turn into a step of infinite slope.
 #' @param short_passes Passes of the short run that every start gets; the default 10 is enough to tell
 #'   hopeless starts from good ones.

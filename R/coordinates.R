@@ -12,15 +12,19 @@ core_model <- function(router, expert, k, control = NULL) {
   list(router = router, expert = expert, k = as.integer(k))
 }
 
-# The `rows` list of the bridge for a fit. Bounds are promises about reported parameters, so bounded parts are fitted
-# on the reported scale; a custom expert sees the user's own covariates.
+# The `rows` list of the bridge for a fit. Experts and linear gates are functions of linear predictors, so the scale
+# they are fitted on is a matter of numerics, except: bounds are promises about reported parameters, a custom expert
+# sees the user's own covariates, and stochastic gradients are the protocol on the scale the user has chosen.
 working_rows <- function(data, router, expert, standardize, control) {
   z <- if (is.null(data$z)) data$x else data$z
-  raw_x <- !standardize || expert$name == "custom" || is.finite(control$bound_expert)
-  raw_z <- !standardize || (router$name == "linear" && is.finite(control$bound_gate))
+  as_given <- !standardize && control$optimizer == "sgd"
+  raw_x <- as_given || expert$name == "custom" || is.finite(control$bound_expert)
+  linear <- router$name == "linear"
+  raw_z <- if (linear) as_given || is.finite(control$bound_gate) else !standardize
   scale_x <- if (!raw_x) column_scales(data$x, data$w)
-  same <- is.null(data$z) && !raw_x && !raw_z
-  scale_z <- if (same) scale_x else if (!raw_z) column_scales(z, data$w)
+  scale_z <- if (!raw_z && is.null(data$z) && !raw_x) scale_x else if (!raw_z) column_scales(z, data$w)
+  # A sparse gate chooses by scores without bias: a centre would change the choice.
+  if (linear && !is.null(router$top_k) && !raw_z) scale_z$center[] <- 0
   y <- working_response(data)
   y_scale <- if (is.finite(control$bound_expert)) 1 else response_scale(y, data$w, expert)
   list(

@@ -33,6 +33,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL) {
     xlevels = stats::.getXlevels(full, frame),
     contrasts = c(x$contrasts, z$contrasts[setdiff(names(z$contrasts), names(x$contrasts))]),
     na.action = attr(frame, "na.action"),
+    row_names = if (!identical(attr(frame, "row.names"), seq_len(nrow(frame)))) row.names(frame),
     model = frame
   )
 }
@@ -59,7 +60,8 @@ data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_na
     offset = optional_row_values(offset, n, "`offset`"),
     names = list(y = y_name, x = x_names, z = z_names, shared = is.null(z)),
     typical = typical_row(covariates, column),
-    range = covariate_range(covariates, column)
+    range = covariate_range(covariates, column),
+    row_names = rownames(x)
   )
 }
 

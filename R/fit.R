@@ -166,6 +166,9 @@ check_start <- function(start, data, settings) {
   if (!is.list(start) || is.object(start) || !setequal(names(start), entries)) {
     stop_input("start", start, "NULL, a fit, or list(beta = , b = , experts = )")
   }
+  if (is.numeric(start$beta) && any(is.infinite(start$beta))) {
+    stop_input("start$beta", I("infinite"), "finite (to start on the boundary, give the fit that reached it)")
+  }
   list(
     beta = check_matrix(start$beta, d_gate, k),
     b = check_vector(start$b, k),

@@ -208,8 +208,18 @@ draw_orders <- function(search) {
 finish_estimate <- function(runs, search, data, router, expert, k, df) {
   control <- search$control
   best <- runs[[best_run(runs)]]
-  if (!is.finite(best$objective)) stop_core("no start has a finite sum of squares")
+  if (!is.finite(best$objective)) {
+    stop_core(
+      "no start has a finite sum of squares",
+      if (expert$name == "custom") ": see whether `value` of the custom expert gives NA or overflows"
+    )
+  }
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
+  # With few distinct rows, or experts without effect, fewer parameters matter than the model has.
+  if (!is_sparse(search$model) && isTRUE(best$certificate$rank < df)) {
+    best$certificate$null_directions <- max(best$certificate$null_directions, df - best$certificate$rank)
+    df <- max(best$certificate$rank, 1L)
+  }
   par <- report_parameters(best, router, expert, search$rows)
   cosine <- router$name != "linear"
   d_gate <- length(data$names$z)
@@ -254,7 +264,7 @@ convergence_of <- function(best, control, by) {
     list(active = c(
       sprintf("gate %d", sort(match(found$active_gates, by))), sprintf("expert %d", sort(match(found$active_experts, by)))
     )),
-    found[c("smallest_curvature", "null_directions", "gauge")]
+    found[c("smallest_curvature", "null_directions", "rank", "gauge")]
   )
   list(
     status = best$status, converged = best$status == "converged", message = best$message,
@@ -306,10 +316,10 @@ diagnose <- function(par, outcome, best, by, router, control) {
     Inf
   )
   length_of <- function(m) sqrt(colSums(m^2))
-  # Next to no weight, and values ten standard deviations from the fit: the solution lies at infinity, where the weight
-  # is zero.
+  # Little weight, and values ten standard deviations from the fit: the solution lies at infinity, where the weight is
+  # zero.
   mean_weight <- outcome$gate_mean[by]
-  runs_off <- mean_weight < 0.01 & outcome$influence[by] > 100 * mean_weight^2
+  runs_off <- mean_weight < 0.1 & outcome$influence[by] > 100 * mean_weight^2
   alike <- outcome$both[by, by, drop = FALSE] > 0 & outcome$difference[by, by, drop = FALSE] < 1e-6
   pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
   list(

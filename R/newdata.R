@@ -155,12 +155,18 @@ complete_rows <- function(parts) {
 # A matrix or data frame with all columns, or list(x = , z = , offset = ).
 split_newdata <- function(object, newdata) {
   separate <- !object$names$shared
-  if (!is.list(newdata) || is.data.frame(newdata)) newdata <- list(x = newdata, z = if (separate) newdata)
+  if (!is.list(newdata) || is.data.frame(newdata)) {
+    newdata <- if (separate) list(x = newdata, z = newdata) else list(x = newdata)
+  }
   wanted <- c("x", if (separate) "z", if (!is.null(object$offset)) "offset")
   absent <- setdiff(wanted, names(newdata))
+  form <- paste(wanted, "= ", collapse = ", ")
   if (length(absent)) {
-    form <- paste(wanted, "= ", collapse = ", ")
     stop_newdata("The fit needs `newdata = list(", form, ")`; it lacks ", enumerate(absent), ".")
+  }
+  surplus <- setdiff(names(Filter(Negate(is.null), newdata)), wanted)
+  if (length(surplus)) {
+    stop_newdata("The fit needs `newdata = list(", form, ")`; it has no use for ", enumerate(surplus), ".")
   }
   x <- select_columns(newdata$x, object$names$x, "x")
   z <- if (separate) select_columns(newdata$z, object$names$z, "z")

@@ -4,6 +4,7 @@ new_cosine_moe <- function(call, data, settings, estimate) {
   fitted <- as.double(estimate$fitted)
   if (!is.null(data$offset)) fitted <- fitted + data$offset
   residuals <- data$y - fitted
+  names(fitted) <- names(residuals) <- data$row_names
   sse <- sum(if (is.null(data$w)) residuals^2 else data$w * residuals^2)
   nobs <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
   df.residual <- nobs - estimate$df

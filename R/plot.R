@@ -213,7 +213,11 @@ profile_along <- function(fit, covariate, size = 201L) {
 covariate_grid <- function(fit, covariate, size) {
   if (!covariate %in% colnames(fit$range)) stop_input("covariate", covariate, "a number, a factor or a string")
   bounds <- fit$range[, covariate]
-  seq(bounds[[1L]], bounds[[2L]], length.out = size)
+  grid <- seq(bounds[[1L]], bounds[[2L]], length.out = size)
+  # Dates and times stay what they are.
+  typical <- fit$typical[[covariate]]
+  if (is.object(typical)) attributes(grid) <- attributes(typical)[c("class", "tzone", "units")]
+  grid
 }
 
 # All values of a covariate that has few of them, in its own type; NULL for numbers.

@@ -41,7 +41,8 @@
 print.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
   print_head(x, digits)
-  weights <- paste(names(x$gate_mean), format(round(x$gate_mean, 3L)))
+  shown <- ifelse(x$gate_mean > 0 & x$gate_mean < 5e-4, "<0.001", format(round(x$gate_mean, 3L)))
+  weights <- paste(names(x$gate_mean), shown)
   print_line("Mean gate weights: ", paste(weights, collapse = ", "))
   print_line(fit_words(x, digits))
   print_line(convergence_words(x$convergence))
@@ -172,8 +173,8 @@ starts_words <- function(starts) {
 
 runaway_words <- function(has) {
   paste0(
-    has, " next to no weight and huge values to make up for it: the solution lies at or near infinity. Only fitted ",
-    "values are well determined. Bounds (see moe_control) keep coefficients small; another scale of the router may."
+    has, " little weight and huge values: the solution lies at or near infinity. Trust fitted values only; bounds ",
+    "(see moe_control) or another scale may help."
   )
 }
 
@@ -196,14 +197,17 @@ fit_notes <- function(fit) {
     about("Expert", sort(unique(unlist(found$coincident))), "coincides with another.",
           "coincide: fewer experts fit as well."),
     if (infinite) {
-      about("Gate", found$boundary, "is on the boundary: its beta is infinite, only the direction is estimated.",
-            "are on the boundary: their beta is infinite, only the direction is estimated.")
+      about("Gate", found$boundary, "is on the boundary: infinite beta, of which only the direction counts.",
+            "are on the boundary: infinite beta, only directions count.")
     } else {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
     about("Expert", found$expert_bound, "is on its bound, `bound_expert`.", "are on their bound, `bound_expert`."),
     if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions),
-    range_words(fit)
+    range_words(fit),
+    if (isTRUE(r_squared(fit) < 0)) {
+      "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."
+    }
   )
 }
 
@@ -214,10 +218,8 @@ nonunique_words <- function(null_directions) {
       "same fit. Gates are one choice of two."
     ))
   }
-  where <- if (length(null_directions)) {
-    sprintf(" in %s of the parameters", count_words(null_directions, "direction"))
-  }
-  paste0("The solution is not unique: the sum of squares is flat", where, ". Coefficients are one choice of many.")
+  where <- if (length(null_directions)) paste(" in", count_words(null_directions, "direction"))
+  paste0("The solution is not unique, the fit flat", where, ": coefficients are one choice.")
 }
 
 # A weighted mean of experts stays in their range.

@@ -18,10 +18,13 @@ typical_value <- function(v) {
 }
 
 # A matrix with the rows "min" and "max" and a column for each numeric covariate.
+# A number, a date or a time.
+is_measured <- function(v) (is.numeric(v) || inherits(v, c("Date", "POSIXct"))) && is.null(dim(v))
+
 covariate_range <- function(names, column) {
   bounds <- lapply(seq_along(names), function(j) {
     v <- column(j)
-    v <- if (is.numeric(v) && is.null(dim(v))) v[is.finite(v)]
+    v <- if (is_measured(v)) v[is.finite(v)]
     if (length(v)) as.double(range(v))
   })
   numeric <- lengths(bounds) > 0L

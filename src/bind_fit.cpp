@@ -65,6 +65,7 @@ Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp:
                                             Rcpp::Named("active_experts") = numbers(fit.active_experts),
                                             Rcpp::Named("smallest_curvature") = c.smallest_curvature,
                                             Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
+                                            Rcpp::Named("rank") = static_cast<int>(c.rank),
                                             Rcpp::Named("gauge") = static_cast<int>(c.gauge));
     out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
     return out;

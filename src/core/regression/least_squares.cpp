@@ -124,7 +124,7 @@ Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& sta
     const Pass quiet(model, rows, settings.threads, none);
     const Evaluation at = quiet.evaluate(fit.theta, Order::hessian);
     fit.value = at.value;
-    if (std::isfinite(at.value) && at.hessian.is_finite()) {
+    if (std::isfinite(at.value) && at.hessian.is_finite() && at.normal.is_finite()) {
         fit.certificate = certify(at, result, model.constraints, gauge_directions(model.layout), solver);
         for (const arma::uword j : fit.certificate.active) {
             const std::size_t first = model.constraints[j].first, experts = model.layout.eta(0);

@@ -44,7 +44,7 @@ SolverResult minimise_sgd(const Model& model, const Pass& pass, const arma::vec&
             ++out.passes;
         }
         out.status = Status::max_passes;
-        out.message = "all epochs done";
+        out.message = "all epochs of stochastic gradient descent are done, which is not convergence";
     } catch (const Interrupted&) {
         out.status = Status::interrupted;
         out.message = "interrupted";

@@ -86,6 +86,11 @@ Certificate certify(const Evaluation& at, const SolverResult& result, const Cons
     }
 
     const LocalModel model(at, theta, constraints);
+    const arma::mat normal = model.normal();
+    const arma::vec unit = arma::sqrt(normal.diag());
+    const arma::vec inverse = 1 / arma::clamp(unit, 1e-14 * arma::max(unit) + 1e-300, arma::datum::inf);
+    arma::vec values;
+    if (arma::eig_sym(values, normal % (inverse * inverse.t()))) out.rank = arma::accu(values > 1e-14);
     const double radius = std::max(std::min(residual_norm, result.reach), 1e-150);
     const Step step = solve_step(model.hessian(), model.gradient(), model.scale(scale), radius, model.balls());
     const double variance = 2 * at.value / settings.residual_df;

@@ -13,6 +13,7 @@ struct Certificate {
     double predicted_decrease = std::numeric_limits<double>::quiet_NaN();
     std::vector<arma::uword> active;  // numbers of the balls that bind, among all constraints
     double smallest_curvature = 0;    // of the Lagrangian on the identifiable space, relative to natural_scale()
+    arma::uword rank = 0;             // of the Jacobian on the constraint set's tangent space
     arma::uword gauge = 0;            // directions that change no prediction, by construction of the model
     arma::uword null_directions = 0;  // further directions without curvature: the solution is not unique
 };

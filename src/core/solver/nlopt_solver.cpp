@@ -186,7 +186,9 @@ SolverResult minimise_nlopt(Objective& objective, const Constraints& constraints
     // Return codes say little near an optimum; the certificate decides (see fit_least_squares).
     out.theta = project(out.theta, constraints);
     out.status = code_out == NLOPT_MAXEVAL_REACHED ? Status::max_passes : Status::stalled;
-    out.message = "NLopt ended with code " + std::to_string(static_cast<int>(code_out));
+    out.message = out.status == Status::max_passes ? "the limit of passes was reached"
+                  : code_out > 0 ? "NLopt stopped where its own steps no longer help, before the certificate is met"
+                                 : "NLopt failed with code " + std::to_string(static_cast<int>(code_out));
     return out;
 }
 
