@@ -9,12 +9,12 @@
 #'   same objective, for cross-checks. `"sgd"` is mini-batch stochastic gradient descent, the protocol of the paper's
 #'   experiments.
 #' @param n_starts Number of drawn starting points, a whole number. The search adds others: solutions of the model with
-#'   one expert less, split, and exchanges of experts round the best solution; sparse gates are also searched at random. The default 100 costs little, since most starts get only
-#'   a short run, and guards against poor optima, which are the rule rather than the exception with three and more
-#'   experts.
-#' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the objective with its
-#'   derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100; the default 500
-#'   leaves room for those whose minimum lies at or near infinity.
+#'   one expert less, split, and exchanges of experts round the best solution; sparse gates are also searched at random.
+#'   The default 100 costs little, since most starts get only a short run, and guards against poor optima, which are the
+#'   rule rather than the exception with three and more experts.
+#' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the
+#'   objective with its derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100;
+#'   the default 500 leaves room for those whose minimum lies at or near infinity.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below
 #'   this fraction of the residual variance. The default 1e-6 is far below what the data can tell: parameters are then
 #'   within about a thousandth of their standard errors of the solution.
@@ -25,16 +25,18 @@
 #'   nothing there.
 #' @param bound_expert Largest norm of each expert's vector of parameters, with the intercept and in the user's units:
 #'   scale covariates and response yourself if that is not meant (bounded experts are also fitted in these units, which
-#'   `"sgd"` needs to be near 1). `Inf`, the default, for none. With `bound_gate` this is the compact parameter space of the paper. Over-specified fits with bounded experts, such as
-#'   tanh, may need it: without a bound an expert can turn into a step of infinite slope.
+#'   `"sgd"` needs to be near 1). `Inf`, the default, for none. With `bound_gate` this is the compact parameter space of
+#'   the paper. Over-specified fits with bounded experts, such as tanh, may need it: without a bound an expert can turn
+#'   into a step of infinite slope.
 #' @param short_passes Passes of the short run that every start gets; the default 10 is enough to tell
 #'   hopeless starts from good ones.
 #' @param n_long Number of the best short runs that are continued to convergence; the default is 12.
 #' @param on_interrupt What an interrupt (Ctrl-C) does: `"stop"` ends with a `cosmoe_error_interrupt`; `"return"`
 #'   gives the best fit so far, marked as unfinished. Interrupted workers of a parallel plan cannot hand anything back:
 #'   there the fit always stops.
-#' @param epochs,learning_rate,batch_size For `"sgd"` only: passes of every run through the shuffled rows (`short_passes`,
-#'   `n_long` and `max_passes` do not apply), step size, and rows in a mini-batch. The paper uses 10 epochs and rate 0.1; it does not state a batch size, 32 is ours.
+#' @param epochs,learning_rate,batch_size For `"sgd"` only: passes of every run through the shuffled rows
+#'   (`short_passes`, `n_long` and `max_passes` do not apply), step size, and rows in a mini-batch. The paper uses 10
+#'   epochs and rate 0.1; it does not state a batch size, 32 is ours.
 #'
 #' @return An object of class `moe_control`, a list with one entry for each argument.
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025), arXiv:2405.14131: the

@@ -215,11 +215,6 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
     )
   }
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
-  # With few distinct rows, or experts without effect, fewer parameters matter than the model has.
-  if (!is_sparse(search$model) && isTRUE(best$certificate$rank < df)) {
-    best$certificate$null_directions <- max(best$certificate$null_directions, df - best$certificate$rank)
-    df <- max(best$certificate$rank, 1L)
-  }
   par <- report_parameters(best, router, expert, search$rows)
   cosine <- router$name != "linear"
   d_gate <- length(data$names$z)
@@ -230,6 +225,15 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
   outcome <- sweep_rows(core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads)
   by <- order(-outcome$gate_mean)
   par <- order_experts(par, by)
+  found <- diagnose(par, outcome, best, by, router, control)
+  # With few distinct rows, or experts without effect, fewer parameters matter than the model has. Near infinity the
+  # rank is an accident of rounding.
+  rank <- max(best$certificate$rank, 1L)
+  if (!is_sparse(search$model) && !length(found$runaway) && isTRUE(rank < df)) {
+    best$certificate$null_directions <- max(best$certificate$null_directions, df - rank)
+    found$nonunique <- TRUE
+    df <- rank
+  }
   c(par, list(
     z_center = if (is.null(rows$z_center)) rep(0, d_gate) else rows$z_center,
     z_scale = if (is.null(rows$z_scale)) rep(1, d_gate) else rows$z_scale,
@@ -238,7 +242,7 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
     df = df,
     starts = starts_table(runs, best, search),
     convergence = convergence_of(best, control, by),
-    diagnostics = diagnose(par, outcome, best, by, router, control)
+    diagnostics = found
   ))
 }
 
@@ -262,7 +266,8 @@ convergence_of <- function(best, control, by) {
   certificate <- c(
     found[c("projected_gradient", "predicted_decrease")],
     list(active = c(
-      sprintf("gate %d", sort(match(found$active_gates, by))), sprintf("expert %d", sort(match(found$active_experts, by)))
+      sprintf("gate %d", sort(match(found$active_gates, by))),
+      sprintf("expert %d", sort(match(found$active_experts, by)))
     )),
     found[c("smallest_curvature", "null_directions", "rank", "gauge")]
   )
