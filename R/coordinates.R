@@ -27,8 +27,11 @@ working_rows <- function(data, router, expert, standardize, control) {
   if (linear && !is.null(router$top_k) && !raw_z) scale_z$center[] <- 0
   y <- working_response(data)
   y_scale <- if (is.finite(control$bound_expert)) 1 else response_scale(y, data$w, expert)
+  # Weights of extreme size would under- or overflow.
+  w_scale <- if (is.null(data$w) || (max(data$w) > 1e-100 && max(data$w) < 1e100)) 1 else max(data$w)
   list(
-    x = data$x, z = data$z, y = if (y_scale == 1) y else y / y_scale, w = data$w, y_scale = y_scale,
+    x = data$x, z = data$z, y = if (y_scale == 1) y else y / y_scale, y_scale = y_scale,
+    w = if (w_scale == 1) data$w else data$w / w_scale, w_scale = w_scale,
     x_center = scale_x$center, x_scale = scale_x$scale,
     z_center = scale_z$center, z_scale = scale_z$scale
   )

@@ -73,7 +73,8 @@ check_columns <- function(x, rows, names, part) {
   span <- column_ranges(x, rows)
   constant <- span[1L, ] == span[2L, ]
   if (any(constant)) {
-    stop_data("Constant ", part, " covariate: ", enumerate(names[constant]), ". The intercept already stands for it.")
+    stop_data("Constant ", part, " covariate: ", enumerate(names[constant]), ". The intercept already stands for it",
+              if (length(rows) < nrow(x)) " (only rows with a positive weight count)", ".")
   }
   extreme <- !apply(span, 2L, has_squares)
   if (any(extreme)) stop_data("Too large or too small to be squared: ", enumerate(names[extreme]), ". Rescale it.")

@@ -141,6 +141,8 @@ check_contrasts <- function(contrasts, frame) {
   if (!is.list(contrasts) || !all(names(contrasts) %in% names(frame)) || is.null(names(contrasts))) {
     stop_input("contrasts", contrasts, "a list named by factors of the formula")
   }
+  numbers <- names(contrasts)[vapply(names(contrasts), function(name) is.numeric(frame[[name]]), NA)]
+  if (length(numbers)) stop_input("contrasts", I(paste("one for the number", enumerate(numbers))), "for factors only")
 }
 
 # The model matrix without its column of ones, since experts and gates have their own intercepts; factors are coded as
@@ -149,10 +151,15 @@ design_matrix <- function(terms, frame, contrasts = NULL) {
   variables <- term_variables(terms, frame)
   single <- vapply(variables, has_single_level, NA)
   if (any(single)) stop_data("A factor needs two levels in the data: ", enumerate(names(variables)[single]), ".")
+  complex <- names(variables)[vapply(variables, is.complex, NA)]
+  if (length(complex)) stop_data("Covariates must be real numbers, not complex: ", enumerate(complex), ".")
   plain <- all(attr(terms, "order") == 1L) && all(vapply(variables, function(v) is.numeric(v) && is.null(dim(v)), NA))
   if (plain) return(bind_numbers(terms, variables, nrow(frame)))
   contrasts <- contrasts[intersect(names(contrasts), names(variables))]
-  design <- stats::model.matrix(terms, frame, contrasts.arg = if (length(contrasts)) contrasts)
+  design <- tryCatch(
+    stats::model.matrix(terms, frame, contrasts.arg = if (length(contrasts)) contrasts),
+    error = function(e) stop_data("The model matrix cannot be made: ", conditionMessage(e))
+  )
   used <- attr(design, "contrasts")
   design <- design[, -1L, drop = FALSE]
   columns <- colnames(design)

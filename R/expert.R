@@ -109,6 +109,7 @@ expert_network <- function(hidden = 4, activation = "tanh") {
 #' @rdname experts
 #' @export
 expert_custom <- function(value, gradient = NULL, n_par) {
+  if (missing(value)) stop_input("value", I("missing"), "a function")
   value <- check_function(value)
   if (missing(n_par)) stop_input("n_par", I("missing"), "the number of parameters of one expert")
   n_par <- check_count(n_par)

@@ -148,6 +148,16 @@ check_custom_expert <- function(expert, x) {
   }
   trial("value", nrow(rows))
   trial("gradient", c(nrow(rows), expert$n_par))
+  # Far from differences of `value`, not merely inexact or at a kink.
+  eta <- seq(0.3, 0.7, length.out = expert$n_par)
+  size <- 1e-5
+  at <- function(j, by) as.vector(expert$value(rows, replace(eta, j, eta[j] + by)))
+  numeric <- vapply(seq_along(eta), function(j) (at(j, size) - at(j, -size)) / (2 * size), numeric(nrow(rows)))
+  given <- as.vector(expert$gradient(rows, eta))
+  off <- abs(given - as.vector(numeric)) > 0.1 * (abs(given) + abs(as.vector(numeric))) + 1e-4
+  if (mean(off %in% TRUE) > 0.3) {
+    stop_input("gradient", I("far from them"), "the derivatives of `value` by `eta`, one column for each")
+  }
 }
 
 size_words <- function(size) {

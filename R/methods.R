@@ -45,7 +45,7 @@
 #' @examples
 #' set.seed(1)
 #' quick <- moe_control(n_starts = 5)
-#' fit <- fit_cosine_moe(mpg ~ wt + hp | wt, data = mtcars, k = 2, control = quick)
+#' fit <- fit_cosine_moe(Ozone ~ Solar.R + Wind + Temp | Wind + Temp, data = airquality, k = 2, control = quick)
 #' coef(fit, "experts")
 #' sigma(fit)
 #' head(residuals(fit))
@@ -206,6 +206,7 @@ update.cosine_moe <- function(object, formula., ..., evaluate = TRUE) { # nolint
 
 # A formula of one part serves experts and gate: before the gate's part changes, it becomes a part of its own.
 updated_formula <- function(object, change) {
+  if (!inherits(change, "formula")) stop_input("formula.", change, "a formula")
   old <- Formula::as.Formula(stats::formula(object))
   change <- Formula::as.Formula(change)
   if (length(old)[2L] == 1L && length(change)[2L] == 2L) {

@@ -254,7 +254,7 @@ starts_table <- function(runs, best, search) {
   data.frame(
     start = seq_along(runs),
     kind = column("kind", ""),
-    objective = objective * search$rows$y_scale^2,
+    objective = objective * search$rows$y_scale^2 * search$rows$w_scale,
     passes = as.integer(column("passes", 0)),
     status = column("status", ""),
     reached_best = !is.na(objective) & same_optimum(objective, best$objective, search$df_residual)

@@ -42,7 +42,7 @@ new_cosine_moe <- function(call, data, settings, estimate) {
       sse = sse,
       df = estimate$df,
       df.residual = df.residual,
-      sigma = sqrt(sse / df.residual),
+      sigma = if (df.residual > 0) sqrt(sse / df.residual) else NaN,
       nobs = nobs,
       starts = estimate$starts,
       convergence = estimate$convergence,

@@ -43,6 +43,8 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
   check_dots_empty(...)
   type <- check_choice(type, c("response", "experts", "gate", "class", "logit"))
   threads <- check_count(threads)
+  if (is.character(na.action)) na.action <- get0(na.action, mode = "function", ifnotfound = na.action)
+  na.action <- check_function(na.action)
   if (missing(newdata) || is.null(newdata)) {
     if (type == "response") return(stats::fitted(object))
     return(predict_training(object, type, threads, parent.frame()))

@@ -34,7 +34,10 @@
 #' @seealso [coef.cosine_moe()], [plot.cosine_moe()].
 #' @examples
 #' set.seed(1)
-#' fit <- fit_cosine_moe(mpg ~ wt + hp | wt, data = mtcars, k = 2, control = moe_control(n_starts = 5))
+#' fit <- fit_cosine_moe(
+#'   Ozone ~ Solar.R + Wind + Temp | Wind + Temp,
+#'   data = airquality, k = 2, control = moe_control(n_starts = 5)
+#' )
 #' fit
 #' summary(fit)
 #' @export
@@ -132,7 +135,8 @@ fit_words <- function(x, digits) {
     "%s, %s; %ssum of squares %s, residual standard deviation %s on %s",
     count_words(x$nobs, "row"), count_words(x$df, "identifiable parameter"),
     if (is.null(x$weights) && !isTRUE(x$weighted)) "" else "weighted ",
-    show(x$sse), show(x$sigma), count_words(x$df.residual, "degree of freedom", "degrees of freedom")
+    show(x$sse), if (is.nan(x$sigma)) "not estimable" else show(x$sigma),
+    count_words(x$df.residual, "degree of freedom", "degrees of freedom")
   )
 }
 

@@ -27,6 +27,7 @@
 simulate.cosine_moe <- function(object, nsim = 1, seed = NULL, ...) {
   check_dots_empty(...)
   nsim <- check_count(nsim)
+  if (!is.null(seed)) check_number(seed, -.Machine$integer.max, .Machine$integer.max)
   if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
   if (!exists(".Random.seed", envir = globalenv(), inherits = FALSE)) stats::runif(1)
   before <- get(".Random.seed", envir = globalenv())

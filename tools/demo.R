@@ -56,6 +56,7 @@ best <- fits[[best]]
 print(summary(best))
 
 png("demo.png", width = 1800, height = 1400, res = 180)
+data <- Boston # the name in the call of the fit: plot() finds the rows again, and their experts
 plot(best)
 invisible(dev.off())
 cat("\nThe picture is in demo.png.\n")

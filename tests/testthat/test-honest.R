@@ -106,3 +106,81 @@ test_that("what the summary says of the range of experts and of mirror images is
   other <- core_predict(model, rows, list(u = mirrored, b = unname(fit$gate$b), eta = unname(fit$experts)), 1L)
   expect_equal(other$f, as.vector(fitted(fit)), tolerance = 1e-10)
 })
+
+test_that("a gradient that is not that of `value` is refused", {
+  x <- matrix(rnorm(40), 20)
+  wrong <- expert_custom(function(x, eta) eta[1] + eta[2] * x[, 1], function(x, eta) cbind(1, -x[, 1]), n_par = 2L)
+  expect_error(fit_cosine_moe(x, rnorm(20), expert = wrong), "derivatives of `value`", class = "cosmoe_error_input")
+})
+
+test_that("degrees of freedom are those of the fit, not of the formula, when rows repeat", {
+  set.seed(8)
+  fit <- fit_cosine_moe(weight ~ feed, chickwts, k = 4, control = moe_control(n_starts = 4))
+  line <- stats::lm(weight ~ feed, chickwts)
+  expect_equal(fit$sse, deviance(line), tolerance = 1e-6)
+  expect_identical(as.integer(fit$df), line$rank)
+  expect_equal(sigma(fit), stats::sigma(line), tolerance = 1e-6)
+  expect_true(fit$diagnostics$nonunique)
+})
+
+test_that("a sparse linear gate chooses by scores at the user's origin, standardized inside or not", {
+  for (data in list(list(eruptions ~ waiting, faithful), list(mpg ~ wt + hp, mtcars))) {
+    for (standardize in c(TRUE, FALSE)) {
+      set.seed(1)
+      fit <- quiet_fit(data[[1]], data[[2]],
+        router = router_linear(top_k = 1), standardize = standardize, control = moe_control(n_starts = 4)
+      )
+      expect_equal(deviance(fit), min(fit$starts$objective, na.rm = TRUE), tolerance = 1e-9)
+      expect_lte(deviance(fit), deviance(stats::lm(data[[1]], data[[2]])) * (1 + 1e-6))
+    }
+  }
+})
+
+test_that("units of covariates do not matter to experts, and weights of any size are weights", {
+  for (unit in c(1e-20, 1e4)) {
+    data <- transform(mtcars, wt = wt * unit, hp = hp * unit)
+    fit <- quiet_fit(mpg ~ wt + hp, data, k = 1, standardize = FALSE, control = moe_control(n_starts = 2))
+    expect_equal(deviance(fit), deviance(stats::lm(mpg ~ wt + hp, mtcars)), tolerance = 1e-8)
+  }
+  fit_weighted <- function(weight) {
+    set.seed(1)
+    suppressWarnings(
+      fit_cosine_moe(mpg ~ wt + hp | wt, mtcars, weights = rep(weight, 32), control = moe_control(n_starts = 4))
+    )
+  }
+  plain <- fit_weighted(1)
+  for (weight in c(1e-300, 1e300)) {
+    expect_equal(fitted(fit_weighted(weight)), fitted(plain), tolerance = 1e-6)
+  }
+})
+
+test_that("rows keep their names", {
+  fit <- fit_cosine_moe(Ozone ~ Wind, airquality, control = moe_control(n_starts = 4))
+  used <- stats::na.omit(airquality[c("Ozone", "Wind")])
+  expect_identical(names(fitted(fit)), row.names(used))
+  expect_equal(fitted(fit), predict(fit, used))
+  expect_identical(names(residuals(fit)), row.names(used))
+})
+
+test_that("wrong arguments of methods are the package's errors", {
+  fit <- fit_cosine_moe(dist ~ speed, cars, k = 1, control = moe_control(n_starts = 2))
+  expect_error(simulate(fit, seed = "a"), class = "cosmoe_error_input")
+  expect_error(predict(fit, cars, na.action = "nope"), class = "cosmoe_error_input")
+  expect_error(update(fit, "x"), class = "cosmoe_error_input")
+  expect_error(expert_custom(), class = "cosmoe_error_input")
+  expect_error(fit_cosine_moe(dist ~ speed, transform(cars, speed = speed + 1i)), class = "cosmoe_error")
+  expect_error(
+    fit_cosine_moe(len ~ supp, ToothGrowth, contrasts = list(supp = "nope")), class = "cosmoe_error"
+  )
+})
+
+test_that("dates and times along the axis", {
+  grDevices::pdf(NULL)
+  on.exit(grDevices::dev.off())
+  data <- data.frame(y = as.numeric(Nile), date = as.Date("1871-01-01") + 365 * (0:99))
+  data$time <- as.POSIXct(data$date)
+  for (formula in list(y ~ date, y ~ time)) {
+    fit <- quiet_fit(formula, data, control = moe_control(n_starts = 2))
+    expect_silent(plot(fit))
+  }
+})
