@@ -45,11 +45,14 @@
 #' @examples
 #' set.seed(1)
 #' quick <- moe_control(n_starts = 5)
-#' fit <- fit_cosine_moe(Ozone ~ Solar.R + Wind + Temp | Wind + Temp, data = airquality, k = 2, control = quick)
+#' fit <- fit_cosine_moe(
+#'   Ozone ~ Solar.R + Wind + Temp | Wind + Temp,
+#'   data = airquality, k = 2, control = quick
+#' )
 #' coef(fit, "experts")
 #' sigma(fit)
 #' head(residuals(fit))
-#' formula(update(fit, . ~ . - hp | . + qsec))
+#' formula(update(fit, . ~ . - Solar.R | . + Solar.R))
 #' @name cosine_moe-methods
 #' @aliases coef.cosine_moe
 #' @importFrom stats coef deviance formula model.frame model.matrix nobs predict residuals sigma simulate terms update
