@@ -43,7 +43,9 @@
 mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", expert = "linear") {
   router <- as_router(router)
   expert <- as_expert(expert)
-  if (!is.numeric(beta0) || length(beta0) == 0L) stop_input("beta0", beta0, "a finite numeric vector with one bias an atom")
+  if (!is.numeric(beta0) || length(beta0) == 0L) {
+    stop_input("beta0", beta0, "a finite numeric vector with one bias an atom")
+  }
   k <- length(beta0)
   if (!is.null(router$top_k)) check_count(router$top_k, upper = k, argument = "router$top_k")
   beta0 <- check_vector(beta0, k)

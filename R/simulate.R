@@ -27,21 +27,30 @@
 simulate.cosine_moe <- function(object, nsim = 1, seed = NULL, ...) {
   check_dots_empty(...)
   nsim <- check_count(nsim)
-  if (!is.null(seed)) check_number(seed, -.Machine$integer.max, .Machine$integer.max)
   if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
-  if (!exists(".Random.seed", envir = globalenv(), inherits = FALSE)) stats::runif(1)
-  before <- get(".Random.seed", envir = globalenv())
-  if (!is.null(seed)) {
-    set.seed(seed)
-    on.exit(assign(".Random.seed", before, envir = globalenv()))
-  }
   mean <- stats::fitted(object)
   sd <- object$sigma
   weights <- stats::weights(object)
   if (!is.null(weights)) sd <- sd / sqrt(ifelse(weights > 0, weights, NA))
   draw <- function(i) mean + sd * stats::rnorm(length(mean))
-  draws <- stats::setNames(lapply(seq_len(nsim), draw), sprintf("sim_%d", seq_len(nsim)))
+  before <- generator_state()
+  draws <- with_seed(seed, stats::setNames(lapply(seq_len(nsim), draw), sprintf("sim_%d", seq_len(nsim))))
   rows <- if (is.null(names(mean))) seq_along(mean) else names(mean)
   draws <- structure(draws, class = "data.frame", row.names = rows)
   structure(draws, seed = if (is.null(seed)) before else structure(seed, kind = as.list(RNGkind())))
+}
+
+# The value of `code` after set.seed(seed), with the generator's state restored afterwards; without a seed, as it is.
+with_seed <- function(seed, code) {
+  if (is.null(seed)) return(code)
+  check_number(seed, -.Machine$integer.max, .Machine$integer.max)
+  before <- generator_state()
+  on.exit(assign(".Random.seed", before, envir = globalenv()))
+  set.seed(seed)
+  code
+}
+
+generator_state <- function() {
+  if (!exists(".Random.seed", envir = globalenv(), inherits = FALSE)) stats::runif(1)
+  get(".Random.seed", envir = globalenv())
 }
