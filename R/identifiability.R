@@ -104,7 +104,7 @@
 #'   model (`expert`, `router`, `k`, `d`), `given` (`TRUE` with `at`), `draws`, `nobs` (points) and `tolerance`. `weak`
 #'   and `strong` are lists with
 #'   * `size`, `rank`, `singular_values`: number of functions, their rank, and the singular values (largest one: 1);
-#'     `ranks`: the rank for each draw; `clear`: `FALSE` if a singular value is within a factor of 10 of the tolerance;
+#'     `ranks`: the rank for each draw; `clear`: `FALSE` if rounding errors leave the rank in doubt;
 #'   * `holds`: `TRUE` if all functions are linearly independent; `rates`: `TRUE` if what rates need holds;
 #'   * `functions`: a data frame with the atom, the order and the name of each function;
 #'   * `null`: a matrix with one column a null direction, coefficients of the functions, chosen such that few are not
@@ -144,7 +144,7 @@ check_identifiability <- function(expert, router, order = c(1, 2), k = 2, d = 2,
   }
   model <- identifiability_model(expert, router, k, d, at, order)
   if (is.null(tolerance)) tolerance <- if (model$expert$name == "custom") 1e-8 else 1e-12
-  tolerance <- check_number(tolerance, lower = 0, upper = 1, strict = TRUE)
+  tolerance <- check_number(tolerance, lower = 0, upper = 0.01, strict = TRUE)
   functions <- derivative_names(model, max(order))
   if (nrow(functions) > 4000L) {
     stop_input("order", I(sprintf("one that asks for %d functions", nrow(functions))),
@@ -260,7 +260,8 @@ derivative_names <- function(model, order) {
   one <- if (order > 1L) rbind(first, pairs) else first
   all <- one[rep(seq_len(nrow(one)), model$k), ]
   data.frame(
-    atom = rep(seq_len(model$k), each = nrow(one)), order = all$order, square = !is.na(all$q) & all$p == all$q,
+    atom = rep(seq_len(model$k), each = nrow(one)), order = all$order,
+    square = !is.na(all$q) & all$p == all$q, gate = all$p <= model$d,
     name = derivative_label(parameters[all$p], parameters[all$q]),
     class = derivative_label(without_index(parameters)[all$p], without_index(parameters)[all$q])
   )
@@ -294,7 +295,8 @@ decide <- function(model, points, atoms, order, functions, tolerance) {
   factors <- core_call(core_identifiability(
     core_model(model$router, model$expert, model$k), points, atoms, max(order)
   ))
-  among <- function(own) null_space(factors$functions[, own, drop = FALSE], functions$atom[own], tolerance)
+  factors$functions <- without_noise(factors$functions, functions, model, tolerance)
+  among <- function(own) null_space(factors$functions[, own, drop = FALSE], tolerance)
   condition <- function(highest) {
     own <- functions$order <= highest
     table <- functions[own, ]
@@ -325,10 +327,13 @@ decide_regression <- function(model, factors, atoms, tolerance) {
     atom = rep(seq_len(model$k), each = length(parameters)), order = 1L, square = FALSE,
     name = parameters, class = without_index(parameters)
   )
-  decomposed <- null_space(factors$regression, rep(1L, nrow(table)), tolerance)
-  gauge <- gauge_directions(factors$chart, model, nrow(table)) * decomposed$size
-  extra <- sparse_directions(decomposed, known = qr.Q(qr(gauge)))
-  c(summary_of(decomposed), list(
+  decomposed <- null_space(factors$regression, tolerance)
+  gauge <- gauge_directions(factors$chart, model, decomposed$size)
+  extra <- sparse_directions(decomposed, known = gauge)
+  summary <- summary_of(decomposed)
+  # The gauge is null whatever the parameters: where it is not, rounding errors hide it.
+  summary$clear <- summary$clear && summary$rank <= summary$size - ncol(gauge)
+  c(summary, list(
     gauge = ncol(gauge), holds = ncol(extra) == 0L, functions = table, null = named_directions(extra, table),
     words = direction_words(extra, table, atoms$beta1, of = "f_G"), atoms = atoms
   ))
@@ -343,14 +348,23 @@ summary_of <- function(decomposed) {
   )
 }
 
-# Columns scaled to length one; functions that are zero next to the others of their atom stay zero.
-null_space <- function(factor, atom, tolerance) {
+# Second derivatives of custom experts are differences: those that are nothing but rounding errors become zero. All
+# other derivatives that vanish do so exactly.
+without_noise <- function(factor, functions, model, tolerance) {
+  if (model$expert$name != "custom") return(factor)
   size <- column_norms(factor)
-  largest <- tapply(size, atom, max)[as.character(atom)]
-  zero <- size <= tolerance * largest
-  size[zero] <- 1
+  for (atom in seq_len(model$k)) {
+    own <- functions$atom == atom & !functions$gate
+    factor[, own & size <= tolerance * max(size[own])] <- 0
+  }
+  factor
+}
+
+# Columns scaled to length one, except those that are zero.
+null_space <- function(factor, tolerance) {
+  size <- column_norms(factor)
+  size[size == 0] <- 1
   scaled <- factor / rep(size, each = nrow(factor))
-  scaled[, zero] <- 0
   decomposition <- svd(scaled, nu = 0L)
   values <- decomposition$d / max(decomposition$d, .Machine$double.xmin)
   list(
@@ -360,7 +374,8 @@ null_space <- function(factor, atom, tolerance) {
 }
 
 column_norms <- function(x) {
-  top <- pmax(apply(abs(x), 2L, max), .Machine$double.xmin)
+  top <- apply(abs(x), 2L, max)
+  top[top == 0] <- 1
   top * sqrt(colSums((x / rep(top, each = nrow(x)))^2))
 }
 
@@ -418,23 +433,26 @@ echelon <- function(rows, smallest = 1e-5) {
   list(rows = rows[by, , drop = FALSE], pivots = pivots[by])
 }
 
-# Directions in (beta_0, beta_1, eta), atom by atom, that keep the contrasts of biases and gate vectors.
+# Directions in (beta_0, beta_1, eta), atom by atom, that keep the contrasts of biases and gate vectors: an orthonormal
+# basis, as coefficients of derivatives of length one.
 gauge_directions <- function(chart, model, size) {
   d <- model$d
-  place <- function(i) (i - 1L) * (size / model$k) + seq_len(d + 1L)
-  contrasts <- matrix(0, (model$k - 1L) * (d + 1L), size)
+  k <- model$k
+  place <- function(i) (i - 1L) * (length(size) / k) + seq_len(d + 1L)
+  gates <- unlist(lapply(seq_len(k), place))
+  contrasts <- matrix(0, (k - 1L) * (d + 1L), length(size))
   of_gate <- function(i) rbind(c(1, rep(0, d)), cbind(0, matrix(chart[, , i], d)))
-  for (i in seq_len(model$k - 1L)) {
+  for (i in seq_len(k - 1L)) {
     own <- (i - 1L) * (d + 1L) + seq_len(d + 1L)
     contrasts[own, place(i)] <- of_gate(i)
-    contrasts[own, place(model$k)] <- -of_gate(model$k)
+    contrasts[own, place(k)] <- -of_gate(k)
   }
-  gates <- unlist(lapply(seq_len(model$k), place))
-  contrasts <- contrasts[, gates, drop = FALSE]
-  gauge <- matrix(0, size, length(gates))
+  gauge <- matrix(0, length(size), length(gates))
   gauge[gates, ] <- diag(length(gates))
-  if (nrow(contrasts) == 0L) return(gauge)
-  decomposition <- svd(contrasts, nu = 0L, nv = ncol(contrasts))
+  if (k == 1L) return(gauge)
+  contrasts <- (contrasts / rep(size, each = nrow(contrasts)))[, gates]
+  length <- column_norms(t(contrasts))
+  decomposition <- svd(contrasts / ifelse(length > 0, length, 1), nu = 0L, nv = length(gates))
   rank <- sum(decomposition$d > 1e-10 * decomposition$d[1L])
   gauge %*% decomposition$v[, -seq_len(rank), drop = FALSE]
 }
@@ -581,7 +599,7 @@ rank_words <- function(x, what) {
     paste("singular values fall from", show(values[x$rank]), "to", show(values[x$rank + 1L]))
   }
   varied <- if (length(unique(x$ranks)) > 1L) paste0(" (others: up to ", max(x$ranks), ")")
-  doubt <- if (!x$clear) ", too near the tolerance to be sure"
+  doubt <- if (!x$clear) ", with rounding errors too near to be sure"
   paste0(count_words(x$size, what), ", rank ", x$rank, varied, "; ", between, doubt)
 }
 
