@@ -60,12 +60,22 @@ NULL
 
 #' @rdname cosine_moe-methods
 #' @export
-coef.cosine_moe <- function(object, what = c("all", "gate", "experts"), ...) {
+coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifiable"), ...) {
   check_dots_empty(...)
-  what <- check_choice(what, c("all", "gate", "experts"))
+  what <- check_choice(what, c("all", "gate", "experts", "identifiable"))
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
-  switch(what, gate = gate, experts = experts, all = c(by_column(gate, "gate"), by_column(experts, "expert")))
+  in_one <- function(gate) c(by_column(gate, "gate"), by_column(experts, "expert"))
+  switch(what, gate = gate, experts = experts, all = in_one(gate), identifiable = in_one(gate_contrasts(object)))
+}
+
+# Bias and vector of each gate relative to the mean over the experts: what a softmax tells of them. The vector is beta
+# for the linear router and the bounded u for the others. A single expert has no gate.
+gate_contrasts <- function(fit) {
+  u <- fit$gate$u
+  if (fit$k == 1L) return(u[0L, , drop = FALSE])
+  gate <- rbind(`(Intercept)` = fit$gate$b, if (fit$router$name == "linear") u / fit$router$scale else u)
+  gate - rowMeans(gate)
 }
 
 # In linear forms a'x + b the core has the intercept last, readers expect it first.
@@ -76,8 +86,8 @@ intercept_first <- function(par) {
 
 # The columns of a matrix one after the other, with names such as "gate1:wt".
 by_column <- function(values, prefix) {
-  names <- outer(rownames(values), seq_len(ncol(values)), function(row, column) paste0(prefix, column, ":", row))
-  stats::setNames(as.vector(values), names)
+  columns <- rep(seq_len(ncol(values)), each = nrow(values))
+  stats::setNames(as.vector(values), sprintf("%s%d:%s", prefix, columns, rep(rownames(values), ncol(values))))
 }
 
 #' @rdname cosine_moe-methods

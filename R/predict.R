@@ -58,9 +58,12 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
 predict_training <- function(object, type, threads, env) {
   data <- training_covariates(object, env)
   values <- evaluate_model(object, data, threads)
-  fitted <- values$response
-  if (!isTRUE(all.equal(fitted, as.vector(object$fitted.values), tolerance = 1e-5))) stop_data_changed()
+  check_unchanged(object, values$response)
   name_rows(fill_rows(prediction(object, values, type), data), names(stats::fitted(object)))
+}
+
+check_unchanged <- function(object, fitted) {
+  if (!isTRUE(all.equal(fitted, as.vector(object$fitted.values), tolerance = 1e-5))) stop_data_changed()
 }
 
 # Everything the core knows about the rows of `data`, as made by prepare_newdata() or training_covariates().
