@@ -6,8 +6,8 @@
 # these directions in working coordinates (P x r) with B'NB = I, N = sum w J'J, so that BB' is a generalized inverse of
 # N. Whatever is gauge-free does not depend on the choice of B.
 
-# A list: model, rows (the fit's, in working coordinates), par and fitted values there, maps (see coordinate_maps()),
-# root, hessian (B'HB, H the exact Hessian on the tangent space), variance (of B's coordinates), irregular (reasons in
+# A list: model, rows (the fit's, in working coordinates), par there, maps (see coordinate_maps()), normal (N), root,
+# hessian (B'HB, H the exact Hessian on the tangent space), variance (of B's coordinates), irregular (reasons in
 # words why standard errors would mislead, see R/irregular.R). `env` is where the data of matrix fits are looked for.
 information <- function(fit, env) {
   data <- training_data(fit, env)
@@ -22,6 +22,7 @@ information <- function(fit, env) {
   info <- list(
     model = model, rows = rows, par = par, offset = data$offset, threads = fit$control$threads,
     maps = coordinate_maps(fit, rows),
+    normal = at$normal,
     root = root,
     hessian = symmetric(crossprod(root, sphere_hessian(at, par, fit$router) %*% root)),
     variance = fit$sigma^2 / rows$y_scale^2 / rows$w_scale,

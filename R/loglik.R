@@ -92,7 +92,7 @@ anova.cosine_moe <- function(object, ...) {
 
 fit_label <- function(fit) {
   parts <- if (is.null(fit$formula)) "" else paste0(deparse1(stats::formula(fit)), ", ")
-  sprintf("%sk = %d x %s, %s", parts, fit$k, format(fit$expert), format(fit$router))
+  sprintf("%s%d x %s%s", parts, fit$k, format(fit$expert), if (fit$k > 1L) paste(",", format(fit$router)) else "")
 }
 
 check_nested <- function(small, large) {
@@ -109,7 +109,9 @@ check_nested <- function(small, large) {
     if (!identical(unclass(small$router), unclass(large$router))) refuse("fits with different routers")
     linear <- small$router$name == "linear"
     inside <- if (linear) all(small$names$z %in% large$names$z) else setequal(small$names$z, large$names$z)
-    if (!inside || !(linear || small$standardize == large$standardize)) refuse("fits whose gates have different covariates")
+    if (!inside || !(linear || small$standardize == large$standardize)) {
+      refuse("fits whose gates have different covariates")
+    }
   }
   if (small$k > large$k) refuse("fits of which the one with more experts has fewer parameters")
   if (large$sse > small$sse * (1 + 1e-8)) {

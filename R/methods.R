@@ -66,15 +66,16 @@ coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifi
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
   in_one <- function(gate) c(by_column(gate, "gate"), by_column(experts, "expert"))
-  switch(what, gate = gate, experts = experts, all = in_one(gate), identifiable = in_one(gate_contrasts(object)))
+  switch(what,
+    gate = gate, experts = experts, all = in_one(gate), identifiable = in_one(gate_contrasts(object$gate, object$router))
+  )
 }
 
 # Bias and vector of each gate relative to the mean over the experts: what a softmax tells of them. The vector is beta
 # for the linear router and the bounded u for the others. A single expert has no gate.
-gate_contrasts <- function(fit) {
-  u <- fit$gate$u
-  if (fit$k == 1L) return(u[0L, , drop = FALSE])
-  gate <- rbind(`(Intercept)` = fit$gate$b, if (fit$router$name == "linear") u / fit$router$scale else u)
+gate_contrasts <- function(gate, router) {
+  if (length(gate$b) == 1L) return(gate$u[0L, , drop = FALSE])
+  gate <- rbind(`(Intercept)` = gate$b, if (router$name == "linear") gate$u / router$scale else gate$u)
   gate - rowMeans(gate)
 }
 
