@@ -23,12 +23,15 @@
 #' covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
 #' the boundary; its direction is that of `fit$gate$u`.
 #'
-#' A least squares fit has no likelihood: there is no `logLik()` and no `AIC()`.
+#' Standard errors and tests belong to `coef(fit, "identifiable")`: see [vcov.cosine_moe()], [confint.cosine_moe()] and
+#' [summary.cosine_moe()]; [logLik.cosine_moe()] for likelihood and AIC.
 #'
 #' @return
 #' * `coef()`: for `"gate"` a matrix with one column for each expert, the bias in the row `(Intercept)` and
 #'   \eqn{\beta_k} below it; for `"experts"` one with the parameters of each expert, intercept first; for `"all"` both
-#'   in one vector, with names such as `gate1:lstat` and `expert1:lstat`.
+#'   in one vector, with names such as `gate1:lstat` and `expert1:lstat`; for `"identifiable"` the same vector with
+#'   what the data can determine of the gates: biases minus their mean, and vectors minus theirs, \eqn{\beta_k} for the
+#'   linear router and the bounded \eqn{u_k} for the others. A fit with one expert has no gate there.
 #' * `residuals()`: a numeric vector; `fitted()` and `weights()` too (`NULL` without weights). After `na.action =
 #'   na.exclude` all three have `NA` for the rows that the fit dropped.
 #' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable
