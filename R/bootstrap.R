@@ -55,13 +55,16 @@
 #' boot
 #' confint(boot, "gate1:x")
 #' @export
-bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametric"), n_starts = 0, ...) { # nolint
+bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametric"), n_starts = 0, # nolint: object_name_linter.
+                          ...) {
   check_dots_empty(...)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe()")
   count <- check_count(R, lower = 2L, argument = "R")
   type <- check_choice(type, c("residual", "cases", "parametric"))
   n_starts <- check_count(n_starts, lower = 0L)
-  if (type != "cases" && !is.finite(fit$sigma)) stop_input("fit", I("one without any"), "one with residual degrees of freedom")
+  if (type != "cases" && !is.finite(fit$sigma)) {
+    stop_input("fit", I("one without any"), "one with residual degrees of freedom")
+  }
   task <- bootstrap_task(fit, information(fit, parent.frame()), type, n_starts)
   progress <- progressor(steps = count)
   runs <- tryCatch(
@@ -105,7 +108,8 @@ bootstrap_task <- function(fit, info, type, n_starts) {
   mean_of <- function(values) rowMeans(matrix(values, ncol = fit$k))
   list(
     fit = unclass(fit)[c(
-      "gate", "experts", "router", "expert", "k", "weights", "fitted.values", "residuals", "sigma", "nobs", "df.residual"
+      "gate", "experts", "router", "expert", "k", "weights", "fitted.values", "residuals", "sigma", "nobs",
+      "df.residual"
     )],
     data = list(x = rows$x, z = z, y = fit$y, w = fit$weights, offset = fit$offset, names = fit$names),
     standardize = fit$standardize && !frozen, control = control, type = type,
@@ -116,7 +120,7 @@ bootstrap_task <- function(fit, info, type, n_starts) {
 bootstrap_replicate <- function(i, task, progress) {
   fit <- task$fit
   data <- resampled(task)
-  start <- list(u = unname(fit$gate$u), beta = unname(fit$gate$beta), b = unname(fit$gate$b), experts = unname(fit$experts))
+  start <- list(u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts))
   names <- names(coef.cosine_moe(fit, "identifiable"))
   estimate <- function(start) {
     estimate_least_squares(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control)
@@ -229,9 +233,8 @@ assign_rows <- function(cost) {
 }
 
 # The replicates of vcov(type = "bootstrap").
-bootstrap_of <- function(fit, boot, R, ...) { # nolint: object_name_linter.
-  if (is.null(boot)) return(bootstrap_moe(fit, R, ...))
-  check_dots_empty(...)
+bootstrap_of <- function(fit, boot, count) {
+  if (is.null(boot)) return(bootstrap_moe(fit, count))
   own <- inherits(boot, "moe_bootstrap") && identical(boot$estimate, coef(fit, "identifiable"))
   if (!own) stop_input("boot", boot, "replicates of this fit, from bootstrap_moe()")
   boot

@@ -26,7 +26,7 @@ information <- function(fit, env) {
     root = root,
     hessian = symmetric(crossprod(root, sphere_hessian(at, par, fit$router) %*% root)),
     variance = fit$sigma^2 / rows$y_scale^2 / rows$w_scale,
-    null = found$null
+    null = max(found$null, structural_df(fit) - fit$df)
   )
   info$irregular <- irregularities(fit, info)
   info

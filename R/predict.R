@@ -13,7 +13,7 @@
 #'   first); `"logit"`, the logits behind the weights.
 #' @param se.fit Whether to add standard errors, for the response only.
 #' @param interval Whether to add an interval, for the response only: `"confidence"`, for the regression function;
-#'   `"prediction"`, for a new observation of weight 1.
+#'   `"prediction"`, for a new observation, of weight 1 or, without `newdata`, of the weight of its row.
 #' @param level Level of the interval, a number between 0 and 1.
 #' @param na.action What to do with rows of `newdata` that have missing values. By default they are predicted as `NA`;
 #'   [stats::na.omit()] drops them.
@@ -94,7 +94,8 @@ predict_uncertain <- function(object, newdata, se.fit, interval, level, na.actio
   value <- evaluate_model(object, data, threads)$response
   error <- response_errors(info, data, threads)
   if (interval != "none") {
-    spread <- if (interval == "prediction") sqrt(error^2 + object$sigma^2) else error
+    weight <- if (is.null(newdata) && !is.null(object$weights)) object$weights else 1
+    spread <- if (interval == "prediction") sqrt(error^2 + object$sigma^2 / weight) else error
     width <- suppressWarnings(stats::qt((1 + level) / 2, object$df.residual)) * spread
     value <- cbind(fit = value, lwr = value - width, upr = value + width)
   }

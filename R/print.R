@@ -101,19 +101,14 @@ print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3
   }
   if (x$k > 1L) print_section(gate_title(x), x$gate, digits)
   if (errors && x$k > 1L) print_tests(contrasts_title(x), x$contrasts, x$coefficients, digits)
-  if (errors) {
-    cat("Stars: p < 0.05 (*), p < 0.01 (**), p < 0.001 (***); see coef(summary())\n")
-  } else {
-    cat("\n")
-    print_line("No standard errors: ", paste(x$no.errors, collapse = "; "), ".")
-  }
+  if (errors) cat("Stars: p < 0.05 (*), p < 0.01 (**), p < 0.001 (***); see coef(summary())\n")
   cat("\n")
   print_line(fit_words(x, digits), "; R-squared ", format(x$r.squared, digits = digits), omitted_words(x))
   cat("\n")
   print_line(convergence_words(x$convergence))
   print_certificate(x$convergence$certificate, digits)
   print_line(starts_words(x$starts))
-  print_notes(x$notes)
+  print_notes(c(x$notes, no_errors_words(x$no.errors)))
   invisible(x)
 }
 
@@ -257,6 +252,15 @@ fit_notes <- function(fit) {
       "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."
     }
   )
+}
+
+# Reasons that concern gates or experts stand in notes of their own.
+no_errors_words <- function(reasons) {
+  if (length(reasons) == 0L) return(NULL)
+  if (any(grepl("^(gate|expert)s? [0-9]", reasons))) {
+    return("For these reasons there are no standard errors: see ?vcov.cosine_moe.")
+  }
+  paste0("No standard errors: ", paste(reasons, collapse = "; "), ".")
 }
 
 nonunique_words <- function(null_directions) {

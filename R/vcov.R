@@ -9,9 +9,9 @@
 #'   them) and the regression function is right. `"sandwich"`: neither is assumed. `"bootstrap"`: the covariance
 #'   matrix over the replicates of [bootstrap_moe()].
 #' @param boot For `"bootstrap"`: the replicates, from [bootstrap_moe()]; `NULL` to draw them now.
-#' @param R For `"bootstrap"` without `boot`: how many replicates to draw; 200 suffice for standard errors (relative
-#'   error 5%).
-#' @param ... For `"bootstrap"` without `boot`, further arguments of [bootstrap_moe()]. Otherwise nothing.
+#' @param R For `"bootstrap"` without `boot`: how many replicates of the residual bootstrap to draw; 200 suffice for
+#'   standard errors (relative error 5%).
+#' @param ... Nothing: any further argument is an error.
 #'
 #' @details
 #' *Coordinates.* For each gate its bias and its vector, minus the mean over all gates: `gate1:(Intercept)`,
@@ -25,7 +25,7 @@
 #'
 #' *Sandwich.* \eqn{n / (n - df) H^- (\sum_i w_i^2 r_i^2 J_i J_i') H^-}{n / (n - df) H^- (sum w^2 r^2 J J') H^-}, H half
 #' the exact Hessian of the sum of squares. With the exact Hessian, rather than \eqn{J'WJ}, it is right also when the
-#' regression function is not. For a single linear expert it is the "HC1" of linear regression. Without the factor
+#' regression function is not (of custom experts it lacks their own second derivatives). For a single linear expert it is the "HC1" of linear regression. Without the factor
 #' \eqn{n / (n - df)} it is `sandwich::sandwich(fit)`; the methods for `sandwich::estfun()` and
 #' `sandwich::bread()` also serve that package's other estimators.
 #'
@@ -55,10 +55,11 @@
 #' sqrt(diag(vcov(fit, "sandwich")))
 #' @importFrom stats vcov
 #' @export
-vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), boot = NULL, R = 200, ...) { # nolint
-  type <- check_choice(type, c("model", "sandwich", "bootstrap"))
-  if (type == "bootstrap") return(vcov(bootstrap_of(object, boot, R, ...)))
+vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), boot = NULL,
+                            R = 200, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
+  type <- check_choice(type, c("model", "sandwich", "bootstrap"))
+  if (type == "bootstrap") return(vcov(bootstrap_of(object, boot, R)))
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   covariance(object, info, type)
