@@ -7,8 +7,8 @@
 #' @param fit A fit from [fit_cosine_moe()].
 #' @param R Number of replicates, a whole number of at least 2. The default 200 gives standard errors with a relative
 #'   error of 5%; the ends of 95% intervals need 1,000 or more.
-#' @param type `"residual"`: fitted values plus residuals drawn with replacement. `"cases"`: rows drawn with replacement.
-#'   `"parametric"`: fitted values plus Gaussian errors with standard deviation `sigma(fit)`.
+#' @param type `"residual"`: fitted values plus residuals drawn with replacement. `"cases"`: rows drawn with
+#'   replacement. `"parametric"`: fitted values plus Gaussian errors with standard deviation `sigma(fit)`.
 #' @param n_starts Number of starts to draw in each replicate, beside the fit itself. The default 0 starts from the fit
 #'   alone: fast, and the question is how the solution at hand varies. Others show how often the data lead to another.
 #' @param x,object Replicates from `bootstrap_moe()`.
@@ -18,10 +18,10 @@
 #' @param ... Nothing: any further argument is an error.
 #'
 #' @details
-#' *Residuals* are multiplied by the square roots of their weights, centred, and multiplied by \eqn{\sqrt{n / (n - df)}}{
-#' sqrt(n / (n - df))}, because least squares makes them too small; new errors are divided by the square roots of the
-#' weights. *Cases* multiply the weights by the number of times that a row was drawn. Rows with weight zero do not count.
-#' The centre and scale of a standardized cosine gate stay those of the fit.
+#' *Residuals* are multiplied by the square roots of their weights, centred, and multiplied by
+#' \eqn{\sqrt{n / (n - df)}}{sqrt(n / (n - df))}, because least squares makes them too small; new errors are divided by
+#' the square roots of the weights. *Cases* multiply the weights by the number of times that a row was drawn. Rows with
+#' weight zero do not count. The centre and scale of a standardized cosine gate stay those of the fit.
 #'
 #' *Labels.* The experts of a replicate are assigned to those of the fit so that the sum of squared differences of gate
 #' contrasts and parameters is smallest, each difference in units of the information about its coordinate.
@@ -38,9 +38,10 @@
 #' they put on the boundary.
 #'
 #' @return An object of class `moe_bootstrap`, a list: `coefficients`, a matrix with a row for each replicate and the
-#'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse`, `status` and
-#'   `message` of each replicate; `type`, `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates that did
-#'   not fail; `confint()`: a matrix as for fits; `print()`: its argument, invisibly.
+#'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse`, `status`
+#'   and `message` of each replicate; `type`, `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates
+#'   that did not fail, of which there must be two (else a `cosmoe_error_bootstrap`); `confint()`: a matrix as for fits;
+#'   `print()`: its argument, invisibly.
 #'
 #' @references Davison, A. C. and Hinkley, D. V. (1997). Bootstrap Methods and their Application. Cambridge University
 #'   Press, chapters 5 and 6.
@@ -55,8 +56,8 @@
 #' boot
 #' confint(boot, "gate1:x")
 #' @export
-bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametric"), n_starts = 0, # nolint: object_name_linter.
-                          ...) {
+bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametric"), # nolint: object_name_linter.
+                          n_starts = 0, ...) {
   check_dots_empty(...)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe()")
   count <- check_count(R, lower = 2L, argument = "R")
@@ -274,7 +275,8 @@ confint.moe_bootstrap <- function(object, parm, level = 0.95, method = c("percen
 print.moe_bootstrap <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
   status <- x$status$status
-  print_line("Bootstrap of a mixture of experts: ", count_words(length(status), "replicate"), ", ", bootstrap_words(x$type))
+  count <- count_words(length(status), "replicate")
+  print_line("Bootstrap of a mixture of experts: ", count, ", ", bootstrap_words(x$type))
   odd <- table(status[status != "converged"])
   if (length(odd)) print_line("Not converged: ", paste(odd, names(odd), collapse = ", "), ".")
   cat("\n")

@@ -19,9 +19,9 @@
 #' the quantile of t; it is infinite where the sum of squares does not rise enough in the whole parameter space.
 #'
 #' Where standard errors would mislead (see [vcov.cosine_moe()]), profiles do too: all ends are `NA`, with the reasons
-#' in the attribute `irregular` and in one warning of class `cosmoe_warning_irregular`. The bootstrap is the alternative.
-#' A profile that finds a smaller sum of squares than the fit stops with a `cosmoe_error_profile`: the fit is not at the
-#' minimum.
+#' in the attribute `irregular` and in one warning of class `cosmoe_warning_irregular`. The bootstrap is the
+#' alternative. A profile that finds a smaller sum of squares than the fit stops with a `cosmoe_error_profile`: the fit
+#' is not at the minimum.
 #'
 #' @return A matrix with one row for each parameter and the columns lower and upper end, as for [stats::confint()].
 #' @seealso [vcov.cosine_moe()], [bootstrap_moe()].

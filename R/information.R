@@ -61,7 +61,6 @@ structural_df <- function(fit) router_df(fit$router, fit$k, nrow(fit$gate$u)) + 
 tangent_basis <- function(par, router) {
   size <- length(unlist(par))
   if (router$name != "cosine" || nrow(par$u) == 0L) return(diag(size))
-  d <- nrow(par$u)
   normals <- matrix(0, size, ncol(par$u))
   for (j in seq_len(ncol(par$u))) normals[gate_block(par, j), j] <- par$u[, j]
   qr.Q(qr(normals), complete = TRUE)[, -seq_len(ncol(par$u)), drop = FALSE]
@@ -102,11 +101,16 @@ coordinate_maps <- function(fit, rows) {
   d <- length(fit$names$x)
   d_gate <- nrow(fit$gate$u)
   linear <- fit$router$name == "linear"
-  factor <- c(rep(if (linear) fit$router$scale else 1, d_gate), 1)
+  factor <- c(rep(fit$router$scale, d_gate), 1)
   gate <- diag(d_gate + 1L)
   first <- c(d_gate + 1L, seq_len(d_gate))
-  gate_report <- ((if (linear) to_raw_scale(gate, rows$z_center, rows$z_scale) else gate) / factor)[first, , drop = FALSE]
-  gate_work <- (if (linear) to_unit_scale(gate * factor, rows$z_center, rows$z_scale) else gate)[, first, drop = FALSE]
+  gate_report <- gate_work <- gate
+  if (linear) {
+    gate_report <- to_raw_scale(gate, rows$z_center, rows$z_scale) / factor
+    gate_work <- to_unit_scale(gate * factor, rows$z_center, rows$z_scale)
+  }
+  gate_report <- gate_report[first, , drop = FALSE]
+  gate_work <- gate_work[, first, drop = FALSE]
 
   one <- diag(nrow(fit$experts))
   intercept <- rownames(fit$experts) == "(Intercept)"

@@ -31,12 +31,6 @@ most_nonlinearity <- 2
 
 structural_irregularities <- function(fit) {
   found <- fit$diagnostics
-  about <- function(what, index, one, many) {
-    index <- sort(unique(unlist(index)))
-    if (length(index) == 0L) return(NULL)
-    paste0(what, if (length(index) > 1L) "s ", if (length(index) == 1L) " ", enumerate(index, quote = "", max = Inf), " ",
-           if (length(index) > 1L) many else one)
-  }
   sparse <- !is.null(fit$router$top_k) && fit$router$top_k < fit$k
   c(
     if (!isTRUE(fit$convergence$converged)) "the fit has not converged",
@@ -47,7 +41,7 @@ structural_irregularities <- function(fit) {
     about("expert", found$expert_bound, "is on its bound", "are on their bound"),
     about("expert", found$empty, "has lost all weight", "have lost all weight"),
     about("expert", found$runaway, "has run off to infinity", "have run off to infinity"),
-    about("expert", found$coincident, "coincides with another", "coincide")
+    about("expert", sort(unique(unlist(found$coincident))), "coincides with another", "coincide")
   )
 }
 

@@ -68,10 +68,8 @@ coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifi
   what <- check_choice(what, c("all", "gate", "experts", "identifiable"))
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
-  in_one <- function(gate) c(by_column(gate, "gate"), by_column(experts, "expert"))
-  switch(what,
-    gate = gate, experts = experts, all = in_one(gate), identifiable = in_one(gate_contrasts(object$gate, object$router))
-  )
+  if (what == "identifiable") gate <- gate_contrasts(object$gate, object$router)
+  switch(what, gate = gate, experts = experts, c(by_column(gate, "gate"), by_column(experts, "expert")))
 }
 
 # Bias and vector of each gate relative to the mean over the experts: what a softmax tells of them. The vector is beta

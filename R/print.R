@@ -148,7 +148,7 @@ contrasts_title <- function(x) {
 coefficient_tests <- function(fit, env) {
   estimate <- coef(fit, "identifiable")
   info <- tryCatch(information(fit, env), cosmoe_error_data = function(e) {
-    list(irregular = paste0(tolower(substr(conditionMessage(e), 1L, 1L)), sub("[.]$", "", substring(conditionMessage(e), 2L))))
+    list(irregular = sub("^The", "the", sub("[.]$", "", conditionMessage(e))))
   })
   error <- suppressWarnings(sqrt(diag(covariance(fit, info))))
   t <- ifelse(error > 0, estimate / error, NA)
@@ -221,14 +221,16 @@ runaway_words <- function(has) {
   )
 }
 
+# "Gate 2 is ...", "Gates 1 and 3 are ...".
+about <- function(what, index, one, many) {
+  if (length(index) == 0L) return(NULL)
+  several <- length(index) > 1L
+  paste0(what, if (several) "s", " ", enumerate(index, quote = "", max = Inf), " ", if (several) many else one)
+}
+
 # Everything unusual about the solution, one sentence each.
 fit_notes <- function(fit) {
   found <- fit$diagnostics
-  about <- function(what, index, one, many) {
-    if (length(index) == 0L) return(NULL)
-    several <- length(index) > 1L
-    paste0(what, if (several) "s", " ", enumerate(index, quote = "", max = Inf), " ", if (several) many else one)
-  }
   infinite <- fit$router$name == "perturbed_cosine" && is.infinite(fit$control$bound_gate)
   c(
     about("Expert", found$empty, "has lost all weight: fewer experts fit as well.",
@@ -324,8 +326,8 @@ print_tests <- function(title, table, tests, digits, above = NULL) {
   p <- tests[own, 4L]
   stars <- as.character(cut(ifelse(is.na(p), 1, p), c(-1, 0.001, 0.01, 0.05, 2), c("***", "** ", "*  ", "   ")))
   text <- array(paste0(format_entries(table, digits), error, stars), dim(table), dimnames(table))
-  if (!is.null(above)) text <- rbind(array(paste0(format_entries(above, digits), "   "), dim(above), dimnames(above)), text)
-  print_text(title, text)
+  if (!is.null(above)) above <- array(paste0(format_entries(above, digits), "   "), dim(above), dimnames(above))
+  print_text(title, rbind(above, text))
 }
 
 # Rows are in different units, so every number has its own digits; missing ones are left blank.

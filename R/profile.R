@@ -1,9 +1,9 @@
 # Profile of the sum of squares: its minimum over all other parameters as a function of one identifiable coordinate.
 #
 # The parameters move in the coordinates v of R/information.R, theta(v) = theta + sqrt(variance) B v, on spheres
-# retracted: near the solution the rise of the sum of squares over sigma^2 is the squared norm of v, so that NLopt's SLSQP,
-# which begins with the identity for a Hessian, needs few passes. The coordinate is an equality constraint. Bounded
-# gates lie in their balls after a common shift, which changes no probability: the shift is a variable too.
+# retracted: near the solution the rise of the sum of squares over sigma^2 is the squared norm of v, so that NLopt's
+# SLSQP, which begins with the identity for a Hessian, needs few passes. The coordinate is an equality constraint.
+# Bounded gates lie in their balls after a common shift, which changes no probability: the shift is a variable too.
 
 # Both ends of the interval, relative to the estimate.
 profile_ends <- function(fit, info, j, quantile) {
@@ -49,8 +49,6 @@ profile_problem <- function(fit, info, j) {
   shifts <- if (is.finite(radius)) d else 0L
   r <- ncol(info$root)
   value <- core_call(core_objective(info$model, info$rows, par, 0L, info$threads))$value
-  gates <- seq_len((d + 1L) * ncol(par$u))
-
   place <- function(v) {
     step <- size * as.vector(info$root %*% v[seq_len(r)])
     moved <- move_parameters(par, step, fit$router)

@@ -25,16 +25,16 @@
 #'
 #' *Sandwich.* \eqn{n / (n - df) H^- (\sum_i w_i^2 r_i^2 J_i J_i') H^-}{n / (n - df) H^- (sum w^2 r^2 J J') H^-}, H half
 #' the exact Hessian of the sum of squares. With the exact Hessian, rather than \eqn{J'WJ}, it is right also when the
-#' regression function is not (of custom experts it lacks their own second derivatives). For a single linear expert it is the "HC1" of linear regression. Without the factor
-#' \eqn{n / (n - df)} it is `sandwich::sandwich(fit)`; the methods for `sandwich::estfun()` and
-#' `sandwich::bread()` also serve that package's other estimators.
+#' regression function is not (second derivatives of custom experts are taken as zero). For a single linear expert it is
+#' the "HC1" of linear regression. Without the factor \eqn{n / (n - df)} it is `sandwich::sandwich(fit)`; the methods
+#' for `sandwich::estfun()` and `sandwich::bread()` also serve that package's other estimators.
 #'
 #' *Where standard errors would mislead.* On the boundary of the parameter space, with experts that coincide, have
 #' lost their weight or run off, in flat directions, with sparse or nearly separable gates, before convergence, and
 #' with more experts than the data support, the estimator is not asymptotically normal. All entries of the matrix are
 #' then `NA`, the attribute `irregular` holds the reasons, and one warning of class `cosmoe_warning_irregular` gives
-#' them. The bootstrap needs no normality, and is the alternative to look at; its covariance matrix is given in any case.
-#' An expert too many is recognised by signs: directions in which the fitted values are far from linear within two
+#' them. The bootstrap needs no normality, and is the alternative to look at; its covariance matrix is given in any
+#' case. An expert too many is recognised by signs: directions in which the fitted values are far from linear within two
 #' standard errors, and an exact Hessian far from the expected one (their ratio outside 0.5 to 2 in some direction).
 #'
 #' The data of the fit are needed again, as for [model.matrix()]; data that cannot be found stop with a
@@ -86,7 +86,7 @@ score_product <- function(info) {
 
 #' @rdname vcov.cosine_moe
 #' @exportS3Method sandwich::estfun
-estfun.cosine_moe <- function(x, ...) {
+estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   info <- information(x, parent.frame())
   rows <- info$rows
   weighted <- as.vector(x$residuals) * if (is.null(x$weights)) 1 else x$weights
@@ -98,7 +98,7 @@ estfun.cosine_moe <- function(x, ...) {
 
 #' @rdname vcov.cosine_moe
 #' @exportS3Method sandwich::bread
-bread.cosine_moe <- function(x, ...) {
+bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   info <- information(x, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   names <- names(coef(x, "identifiable"))

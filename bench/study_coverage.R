@@ -1,6 +1,6 @@
-# Do 95% Wald intervals cover in 95% of all cases? Simulates designs with a known truth, fits each replicate from the truth
-# as the start (so that label switching and poor optima, which are other questions, do not enter), and counts. Writes
-# inst/extdata/coverage.csv, which the package ships. Takes some minutes on one core:
+# Do 95% Wald intervals cover in 95% of all cases? Simulates designs with a known truth, fits each replicate from the
+# truth as the start (so that label switching and poor optima, which are other questions, do not enter), and counts.
+# Writes inst/extdata/coverage.csv, which the package ships. Takes some minutes on one core:
 #   Rscript bench/study_coverage.R [replicates]
 
 suppressPackageStartupMessages(library(cosmoe))
@@ -109,7 +109,8 @@ summarise <- function(design, runs) {
   }
   kept <- runs[!flagged]
   rows <- lapply(names(runs[[1L]]$covers), function(name) {
-    share <- rowMeans(matrix(vapply(kept, function(run) run$covers[[name]], runs[[1L]]$covers[[name]]), ncol = length(kept)))
+    covered <- vapply(kept, function(run) run$covers[[name]], runs[[1L]]$covers[[name]])
+    share <- rowMeans(matrix(covered, ncol = length(kept)))
     words <- strsplit(name, ".", fixed = TRUE)[[1L]]
     data.frame(
       coordinates = words[1L], errors = words[2L], coverage = mean(share), lowest = min(share), highest = max(share)

@@ -63,7 +63,8 @@ test_that("weights, offsets and fits from matrices take part", {
   fit <- methods_matrix_fit()
   # The standardized gate keeps its centre and scale, so that its vectors mean the same.
   boot <- drawn(fit, 30, "cases")
-  expect_true(all(abs(colMeans(boot$coefficients) - boot$estimate) < 6 * apply(boot$coefficients, 2, stats::sd) / sqrt(30)))
+  error <- apply(boot$coefficients, 2, stats::sd) / sqrt(30)
+  expect_true(all(abs(colMeans(boot$coefficients) - boot$estimate) < 6 * error))
 })
 
 test_that("labels are aligned to the fit", {

@@ -431,7 +431,7 @@ test_that("inputs are left as they were", {
   expect_identical(serialize(list(rows, case$par, case$model), NULL), before)
 })
 
-# ---- Jacobian ----------------------------------------------------------------------------------------------------------
+# ---- Jacobian --------------------------------------------------------------------------------------------------------
 
 test_that("the Jacobian of the rows agrees with the reference, for every router and expert", {
   for (router in routers) {

@@ -208,7 +208,8 @@ test_that("intervals have predict.lm's shapes, and its numbers for a single line
     expected <- suppressWarnings(predict(linear, se.fit = TRUE, interval = interval))
     expect_equal(predict(fit, se.fit = TRUE, interval = interval), expected, tolerance = 1e-6)
   }
-  expect_equal(predict(fit, new, interval = "confidence"), predict(linear, new, interval = "confidence"), tolerance = 1e-6)
+  expected <- predict(linear, new, interval = "confidence")
+  expect_equal(predict(fit, new, interval = "confidence"), expected, tolerance = 1e-6)
   expect_identical(rownames(predict(fit, new, interval = "confidence", na.action = na.omit)), c("slow", "fast"))
   expect_identical(dim(predict(fit, new[0, , drop = FALSE], interval = "confidence")), c(0L, 3L))
 })
