@@ -49,9 +49,14 @@
 #' fit <- fit_cosine_moe(dist ~ speed, data = cars, k = 2, control = moe_control(n_starts = 5))
 #' new <- data.frame(speed = c(5, 15, 25))
 #' predict(fit, new)
-#' predict(fit, new, interval = "confidence")
 #' predict(fit, new, type = "gate")
 #' table(predict(fit, type = "class"))
+#' # Intervals, where experts and gate are well determined.
+#' x <- runif(300, -1, 1)
+#' p <- plogis(10 * x)
+#' y <- p * (1 + x) - (1 - p) * (1 - 0.5 * x) + rnorm(300, sd = 0.1)
+#' fit <- fit_cosine_moe(y ~ x, router = "linear", control = moe_control(n_starts = 5))
+#' predict(fit, data.frame(x = c(-0.5, 0, 0.5)), interval = "confidence")
 #' @export
 predict.cosine_moe <- function(object, newdata, type = c("response", "experts", "gate", "class", "logit"),
                                se.fit = FALSE, interval = c("none", "confidence", "prediction"), level = 0.95,

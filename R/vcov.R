@@ -49,7 +49,8 @@
 #' @examples
 #' set.seed(1)
 #' x <- runif(300, -1, 1)
-#' y <- ifelse(runif(300) < plogis(3 * x), 2 * x, -1 - x) + rnorm(300, sd = 0.1)
+#' p <- plogis(10 * x)
+#' y <- p * (1 + x) - (1 - p) * (1 - 0.5 * x) + rnorm(300, sd = 0.1)
 #' fit <- fit_cosine_moe(y ~ x, k = 2, router = "linear", control = moe_control(n_starts = 5))
 #' sqrt(diag(vcov(fit)))
 #' sqrt(diag(vcov(fit, "sandwich")))
