@@ -9,7 +9,9 @@ irregularities <- function(fit, info) {
   if (length(reasons)) return(reasons)
   curvature <- eigen(info$hessian, symmetric = TRUE, only.values = TRUE)$values
   bent <- nonlinearity(fit, info) > most_nonlinearity
-  separated <- fit$k > 1L && contested_rows(fit, info) < 5 * (nrow(fit$gate$u) + 1L)
+  # Five rows in doubt for each parameter of a gate suffice: gates with fewer are flagged, steep ones with more cover.
+  contested <- contested_rows(fit, info)
+  separated <- fit$k > 1L && contested < 5 * (nrow(fit$gate$u) + 1L) && contested < fit$nobs / 2
   c(
     if (min(curvature) < least_curvature || max(curvature) > 1 / least_curvature) {
       "exact and expected information disagree, as with more experts than the data support"

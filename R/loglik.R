@@ -13,9 +13,9 @@
 #' sigma^2, or sigma^2 / weight. Its degrees of freedom are `fit$df`, the number of identifiable parameters, plus one
 #' for sigma. The gate's translations do not count, nor do the norms of the cosine router's vectors. In regular models
 #' \eqn{(SSE(truth) - SSE(fit)) / \sigma^2}{(SSE(truth) - SSE(fit)) / sigma^2} has this number (without sigma's) for its
-#' mean. On the boundary of the parameter space it is an upper bound, and a fit with more experts than the truth has no
-#' such number: there the mean is larger than any count of parameters suggests, so that AIC and BIC are too kind to
-#' large k. The attribute `boundary` of the value says which gates lie on the boundary.
+#' mean. On the boundary of the parameter space it is an upper bound (the attribute `boundary` of the value says which
+#' gates lie there), and a fit with more experts than the truth has no such number: there the mean depends on the design
+#' and on how thorough the search for the minimum is, so AIC and BIC across k are a rule of thumb without a theory.
 #'
 #' *Analysis of variance.* As for [stats::anova.lm()], F is the mean decrease of the sum of squares over the residual
 #' variance of the largest fit. Fits are put in order of their degrees of freedom and must be nested: the same response,
@@ -24,8 +24,8 @@
 #' The chi-square (and F) distribution of the decrease needs a regular null hypothesis. It does not hold for k against
 #' k + 1 experts, where under the null hypothesis the parameters of the additional expert cannot be identified, and not
 #' where the asymptotic theory fails in one of the fits (see [vcov.cosine_moe()]). Then the p-value is `NA` and one
-#' warning of class `cosmoe_warning_irregular` says why. [bootstrap_moe()] of the smaller fit with `type = "parametric"`
-#' shows what can be done instead: refit both models to responses simulated from the smaller one.
+#' warning of class `cosmoe_warning_irregular` says why. Simulation replaces the table of F: fit both models to responses
+#' drawn by [simulate()][simulate.cosine_moe] from the smaller fit, and see how often the decrease is as large.
 #'
 #' @return `logLik()`: a number of class `logLik` with the attributes `df`, `nobs` and `boundary`. `anova()`: a data
 #'   frame of class `anova`, one row for each fit. Fits that are not nested stop with a `cosmoe_error_input`.

@@ -86,6 +86,7 @@ score_product <- function(info) {
 }
 
 #' @rdname vcov.cosine_moe
+#' @usage \method{estfun}{cosine_moe}(x, ...)
 #' @exportS3Method sandwich::estfun
 estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   info <- information(x, parent.frame())
@@ -98,6 +99,7 @@ estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
 }
 
 #' @rdname vcov.cosine_moe
+#' @usage \method{bread}{cosine_moe}(x, ...)
 #' @exportS3Method sandwich::bread
 bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   info <- information(x, parent.frame())

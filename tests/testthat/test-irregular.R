@@ -130,6 +130,23 @@ test_that("a nearly separable gate is flagged, a steep one is not", {
   }
 })
 
+test_that("a gate with many covariates is not taken for a separable one", {
+  data <- ref_with_seed(1, {
+    z <- matrix(stats::runif(48 * 9, -1, 1), 48)
+    list(z = z, y = 2 * stats::plogis(2 * z[, 1] - z[, 2]) + 0.1 * stats::rnorm(48))
+  })
+  start <- list(beta = cbind(c(1, -0.5, rep(0, 7)), c(-1, 0.5, rep(0, 7))), b = c(0, 0), experts = matrix(c(2, 0), 1))
+  fit <- suppressWarnings(
+    fit_cosine_moe(data$z, data$y, router = "linear", expert = "constant", start = start),
+    classes = "cosmoe_warning_convergence"
+  )
+  info <- cosmoe:::information(fit, environment())
+  # Fewer than five for each of a gate's ten parameters, but most of all rows.
+  expect_gt(cosmoe:::contested_rows(fit, info), 24)
+  expect_lt(cosmoe:::contested_rows(fit, info), 50)
+  expect_false(any(grepl("separable", info$irregular)))
+})
+
 test_that("sparse gates are flagged, and perfect fits", {
   data <- steep_data(10)
   set.seed(1)
