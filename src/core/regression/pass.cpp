@@ -363,4 +363,20 @@ void Pass::predict(const arma::vec& theta, const Prediction& out) const {
     });
 }
 
+void Pass::jacobian(const arma::vec& theta, double* out) const {
+    const Layout& layout = model_.layout;
+    const auto& predictors = layout.predictors();
+    for_each_chunk(rows_.n, [&](std::size_t, std::size_t first, std::size_t count, Workspace& work) {
+        forward(first, count, nullptr, theta, 1, work);
+        for (std::size_t s = 0; s < predictors.size(); ++s) {
+            const double* features = work.start_of(predictors[s].features, layout.dx());
+            const double* slope = work.slope.col(s);
+            for (std::size_t a = 0; a < layout.width(predictors[s].features); ++a) {
+                double* column = out + (predictors[s].offset + a) * rows_.n + first;
+                for (std::size_t i = 0; i < count; ++i) column[i] = slope[i] * features[a * block_rows + i];
+            }
+        }
+    });
+}
+
 }  // namespace cosmoe

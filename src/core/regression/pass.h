@@ -48,6 +48,9 @@ class Pass {
 
     void predict(const arma::vec& theta, const Prediction& out) const;
 
+    // df/dtheta for every row: n x parameters, column major.
+    void jacobian(const arma::vec& theta, double* out) const;
+
     ~Pass();
 
   private:
