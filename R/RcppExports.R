@@ -25,3 +25,7 @@ core_enclosing_ball <- function(u) {
     .Call(`_cosmoe_core_enclosing_ball`, u)
 }
 
+core_voronoi_loss <- function(fit, truth, router, settings) {
+    .Call(`_cosmoe_core_voronoi_loss`, fit, truth, router, settings)
+}
+
