@@ -20,9 +20,9 @@ Rcpp::List core_voronoi_loss(const Rcpp::List& fit, const Rcpp::List& truth, con
     spec.bounded = settings["bounded"];
     spec.counted = static_cast<arma::uword>(Rcpp::as<int>(settings["counted"]));
     const bool align = settings["align"];
-    const cosmoe::VoronoiLoss loss = align
-                                         ? cosmoe::aligned_voronoi_loss(atoms, true_atoms, spec, bind::as_router(router))
-                                         : cosmoe::voronoi_loss(atoms, true_atoms, spec);
+    const cosmoe::VoronoiLoss loss =
+        align ? cosmoe::aligned_voronoi_loss(atoms, true_atoms, spec, bind::as_router(router))
+              : cosmoe::voronoi_loss(atoms, true_atoms, spec);
     const auto numbers = [](const arma::vec& v) { return Rcpp::NumericVector(v.begin(), v.end()); };
     const arma::uvec cell = loss.cell + 1;
     return Rcpp::List::create(Rcpp::Named("value") = loss.value,

@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "gate/enclosing_ball.h"
@@ -18,9 +19,9 @@ namespace cosmoe {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr int most_minimisations = 150;   // of one search
-constexpr arma::uword most_turned_pairs = 5;  // pairs among so many true atoms give starts for turns
-constexpr int most_ray_choices = 20000;   // visited for one set of directions
+constexpr int most_minimisations = 150, most_visits = 500;  // of one search
+constexpr arma::uword most_turned_pairs = 5;                // pairs among so many true atoms give starts for turns
+constexpr int most_ray_choices = 20000;                     // visited for one set of directions
 
 struct Found {
     arma::vec theta;
@@ -96,9 +97,7 @@ class RayChoice {
     }
     // Whatever the number of atoms in the cell.
     double least_cost(arma::uword i, arma::uword j) const {
-        const auto cost = [&](double x) {
-            return std::min(std::pow(x, loss_.power(1)), std::pow(x, loss_.power(2)));
-        };
+        const auto cost = [&](double x) { return std::min(std::pow(x, loss_.power(1)), std::pow(x, loss_.power(2))); };
         return loss_.mass()[i] * (cost(distance_(i, j)) + cost(loss_.expert_distance()(i, j)));
     }
     // |gamma M - M*| + gamma C is least at gamma = M*/M or 0.
@@ -151,8 +150,9 @@ class Search {
         if (value < entry.found.value) entry.found = {theta, value, gamma};
     }
 
+    // Best first. Cells that a bound excludes may still have better ones behind them.
     const Found& run() {
-        for (int done = 0; done < most_minimisations;) {
+        for (int minimised = 0, visited = 0; minimised < most_minimisations && visited < most_visits; ++visited) {
             auto next = pool_.end();
             for (auto it = pool_.begin(); it != pool_.end(); ++it)
                 if (!it->second.solved && (next == pool_.end() || it->second.found.value < next->second.found.value))
@@ -160,10 +160,11 @@ class Search {
             if (next == pool_.end()) break;
             next->second.solved = true;
             const arma::uvec cell(next->first);
-            // From the best cells the search goes on to their neighbours in any case.
-            if (next->second.found.value > best_.value * (1 + 1e-10) && excluded(lower_bound(cell))) continue;
-            minimise(cell, next->second.found);
-            ++done;
+            const Found start = next->second.found;
+            const FixedCells problem(gauge_, loss_, target_, cell);
+            const bool hopeless = start.value > best_.value && excluded(lower_bound(cell));
+            minimised += hopeless ? 0 : 1;
+            offer_neighbours(cell, hopeless ? start.theta : minimise(cell, problem, start));
         }
         return best_;
     }
@@ -211,27 +212,37 @@ class Search {
         return value_at(cell, gate);
     }
 
-    void minimise(const arma::uvec& cell, const Found& start) {
-        const FixedCells problem(gauge_, loss_, target_, cell);
+    // The best theta for which the atoms are in these cells, or any if it does not matter.
+    arma::vec minimise(const arma::uvec& cell, const FixedCells& problem, const Found& start) {
         const arma::vec free = problem.minimise(start.theta, start.gamma, false);
         offer(free);
         arma::mat gates;
-        if (!gauge_.place(free, gates)) return;
+        if (!gauge_.place(free, gates)) return start.theta;
         const arma::mat distance = column_distances(gates, target_);
-        const bool inside = arma::all(loss_.nearest(distance) == cell);
-        if (!inside) {
-            const CellSums sums = loss_.sums(cell, distance);
-            const bool convex = dynamic_cast<const Translations*>(&gauge_) != nullptr && loss_.counts_all();
-            if (convex && excluded(loss_.value(sums, loss_.best_factor(sums)))) return;
-        }
-        const arma::vec stay = inside ? free : problem.minimise(start.theta, start.gamma, true);
+        if (arma::all(loss_.nearest(distance) == cell)) return free;
+        const CellSums sums = loss_.sums(cell, distance);
+        const bool convex = dynamic_cast<const Translations*>(&gauge_) != nullptr && loss_.counts_all();
+        if (convex && excluded(loss_.value(sums, loss_.best_factor(sums)))) return start.theta;
+        const arma::vec stay = problem.minimise(start.theta, start.gamma, true);
         offer(stay);
-        for (const FixedCells::Crossing& c : problem.crossings(stay, [&](arma::uword atom, arma::uword other) {
-                 arma::uvec changed = cell;
-                 changed[atom] = other;
-                 return !excluded(value_at(changed, arma::vec(target_.n_cols, arma::fill::zeros)));
-             }))
-            offer(c.theta);
+        return stay;
+    }
+
+    // Where one atom is in another cell, if that can be.
+    void offer_neighbours(arma::uvec cell, const arma::vec& theta) {
+        for (arma::uword atom = 0; atom < cell.n_elem; ++atom) {
+            const arma::uword own = cell[atom];
+            for (arma::uword other = 0; other < target_.n_cols; ++other) {
+                if (other == own || !target_.col(other).is_finite()) continue;
+                cell[atom] = other;
+                const std::vector<arma::uword> key(cell.begin(), cell.end());
+                if (pool_.count(key) || !tried_.insert(key).second || excluded(lower_bound(cell))) continue;
+                arma::vec moved = theta;
+                FixedCells(gauge_, loss_, target_, cell).enter(moved);
+                offer(moved);
+            }
+            cell[atom] = own;
+        }
     }
 
     const Gauge& gauge_;
@@ -240,6 +251,7 @@ class Search {
     arma::mat carrying_;
     Found best_;
     std::map<std::vector<arma::uword>, Entry> pool_;
+    std::set<std::vector<arma::uword>> tried_;  // from the cells of a neighbour
 };
 
 // Columns j * k + i: to_j - from_i.

@@ -33,7 +33,7 @@ FixedCells::FixedCells(const Gauge& gauge, const CellLoss& loss, const arma::mat
             if (arma::abs(slope).max() == 0) continue;
             const double constant = arma::dot(target.col(j) - target.col(own), target.col(j) + target.col(own)) +
                                     (expert(i, j) - expert(i, own)) * (expert(i, j) + expert(i, own));
-            gaps_.push_back({i, j, slope, constant});
+            gaps_.push_back({i, slope, constant});
         }
     }
 }
@@ -64,7 +64,9 @@ double FixedCells::evaluate(const arma::vec& y, const Smoothing& smooth, arma::v
     for (arma::uword i = 0; i < cell_.n_elem; ++i) {
         const arma::vec difference = gates.col(i) - target_.col(cell_[i]);
         const double square = arma::dot(difference, difference) + smooth.length * smooth.length, r = power_[i];
-        const double weight = loss_.mass()[i] * (r == 2 ? 1 : r == 1 ? 1 / std::sqrt(square) : std::pow(square, r / 2 - 1));
+        const double weight = loss_.mass()[i] * (r == 2   ? 1
+                                                 : r == 1 ? 1 / std::sqrt(square)
+                                                          : std::pow(square, r / 2 - 1));
         const arma::uword group = joint_ ? cell_[i] : 0;
         cost[group] += weight * square;
         if (slopes && weight > 0) {
@@ -214,28 +216,34 @@ arma::vec FixedCells::minimise(const arma::vec& theta, double gamma, bool stay) 
     return y.head(theta.n_elem);
 }
 
-// Newton's method for the gap as a function of the gauge; the start where it does not get there.
-arma::vec FixedCells::across(const Gap& gap, const arma::vec& start, const arma::mat& start_gates) const {
-    const arma::mat flat(start_gates.n_rows, start_gates.n_rows, arma::fill::zeros);
-    const double size = arma::dot(gap.slope, gap.slope);
-    arma::vec theta = start;
-    arma::mat gates = start_gates, unused(theta.n_elem, theta.n_elem);
-    for (int iteration = 0; iteration < 20; ++iteration) {
-        const double value = gap.constant + arma::dot(gap.slope, gates.col(gap.atom));
-        if (value < 0) return theta;
+bool FixedCells::enter(arma::vec& theta) const {
+    arma::mat gates;
+    if (theta.is_empty() || !gauge_.place(theta, gates)) return false;
+    const arma::mat flat(gates.n_rows, gates.n_rows, arma::fill::zeros);
+    arma::mat unused(theta.n_elem, theta.n_elem);
+    for (int iteration = 0; iteration < 60; ++iteration) {
+        const Gap* worst = nullptr;
+        double worst_share = 1e-8, worst_value = 0;
+        for (const Gap& gap : gaps_) {
+            const double value = gap.constant + arma::dot(gap.slope, gates.unsafe_col(gap.atom));
+            const double share = value / arma::dot(gap.slope, gap.slope);
+            if (share < worst_share) worst = &gap, worst_share = share, worst_value = value;
+        }
+        if (!worst) return true;
+        const double size = arma::dot(worst->slope, worst->slope);
         arma::vec slope(theta.n_elem, arma::fill::zeros);
-        gauge_.pull_back(theta, gap.atom, gap.slope, flat, slope, unused);
+        gauge_.pull_back(theta, worst->atom, worst->slope, flat, slope, unused);
         const double square = arma::dot(slope, slope);
-        if (!(square > 1e-20 * size)) return start;
-        arma::vec step = -(1.001 * value + 1e-7 * size) / square * slope, next = gauge_.move(theta, step);
+        if (!(square > 1e-20 * size)) return false;
+        arma::vec step = (1e-6 * size - 1.3 * worst_value) / square * slope, next = gauge_.move(theta, step);
         while (!gauge_.place(next, gates)) {
             step *= 0.5;
-            if (arma::norm(step) < 1e-12 * arma::norm(theta)) return start;
+            if (arma::norm(step) <= 1e-12 * arma::norm(theta)) return false;
             next = gauge_.move(theta, step);
         }
         theta = next;
     }
-    return start;
+    return false;
 }
 
 }  // namespace cosmoe

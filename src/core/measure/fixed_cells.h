@@ -18,31 +18,19 @@ class FixedCells {
     // start must be inside, and so is the result. Starts at the infimum over gamma, which it follows.
     arma::vec minimise(const arma::vec& theta, double gamma, bool stay) const;
 
-    // For each wanted change of one atom to another cell: the smallest step from theta, to first order, that goes across the tie.
-    struct Crossing {
-        arma::uword atom, cell;
-        arma::vec theta;
-    };
-    template <class Wanted>  // Wanted(atom, cell)
-    std::vector<Crossing> crossings(const arma::vec& theta, Wanted wanted) const {
-        std::vector<Crossing> out;
-        arma::mat gates;
-        if (theta.is_empty() || !gauge_.place(theta, gates)) return out;
-        for (const Gap& gap : gaps_)
-            if (wanted(gap.atom, gap.cell)) out.push_back({gap.atom, gap.cell, across(gap, theta, gates)});
-        return out;
-    }
+    // Moves theta to where the atoms are in their cells, always across the tie that is violated most (the relaxation
+    // method for linear inequalities); false where it does not get there.
+    bool enter(arma::vec& theta) const;
 
   private:
     struct Smoothing {
         double length = 0, mass = 0, barrier = 0;
     };
     struct Gap {
-        arma::uword atom, cell;
+        arma::uword atom;
         arma::vec slope;  // in the atom's gate
         double constant;
     };
-    arma::vec across(const Gap& gap, const arma::vec& theta, const arma::mat& gates) const;
     double evaluate(const arma::vec& y, const Smoothing& smoothing, arma::vec* gradient, arma::mat* hessian) const;
     arma::vec move(const arma::vec& y, const arma::vec& step) const;
     bool newton(arma::vec& y, const Smoothing& smoothing, double tolerance) const;
@@ -51,7 +39,7 @@ class FixedCells {
     const CellLoss& loss_;
     arma::mat target_;
     arma::uvec cell_;
-    arma::vec power_;        // of each atom
+    arma::vec power_;  // of each atom
     arma::vec cell_mass_, cell_expert_;
     bool joint_;             // gamma and a threshold are variables, too
     std::vector<Gap> gaps_;  // by atom

@@ -53,8 +53,13 @@ arma::mat Rays::directions(const arma::vec& theta) const {
 
 bool Rays::place(const arma::vec& theta, arma::mat& gates) const {
     gates = directions(theta);
-    for (arma::uword i = 0; i < gates.n_cols; ++i) gates.col(i) *= theta[turns() + i];
-    return true;
+    bool allowed = true;
+    for (arma::uword i = 0; i < gates.n_cols; ++i) {
+        const double lambda = theta[turns() + i];
+        allowed = allowed && lambda >= 0;
+        gates.col(i) *= lambda;
+    }
+    return allowed;
 }
 
 // Along the sphere of x, with P the projection on its tangents: x moves by P s - x |s|^2 / 2 to second order.
@@ -73,8 +78,8 @@ void Rays::pull_back(const arma::vec& theta, arma::uword i, const arma::vec& v, 
     const arma::mat jacobian = radius_ * basis_ * tangent;
     const arma::vec jv = jacobian.t() * v, cross = lambda * (jacobian.t() * ce) + jv;
     gradient.head(q) += lambda * jv;
-    hessian.submat(0, 0, q - 1, q - 1) += lambda * lambda * (jacobian.t() * curvature * jacobian) -
-                                          lambda * radius_ * arma::dot(v, basis_ * x) * tangent;
+    hessian.submat(0, 0, q - 1, q - 1) +=
+        lambda * lambda * (jacobian.t() * curvature * jacobian) - lambda * radius_ * arma::dot(v, basis_ * x) * tangent;
     hessian.submat(0, at, q - 1, at) += cross;
     hessian.submat(at, 0, at, q - 1) += cross.t();
 }

@@ -41,7 +41,8 @@ arma::mat gate_distances(const Atoms& fit, const Atoms& truth, bool bounded) {
     for (arma::uword j = 0; j < out.n_cols; ++j)
         for (arma::uword i = 0; i < out.n_rows; ++i)
             if (!fit.beta.col(i).is_finite() && !truth.beta.col(j).is_finite())
-                out(i, j) = arma::norm(fit.u.col(i) - truth.u.col(j)) <= 1e-12 * arma::norm(truth.u.col(j)) ? 0 : infinity;
+                out(i, j) =
+                    arma::norm(fit.u.col(i) - truth.u.col(j)) <= 1e-12 * arma::norm(truth.u.col(j)) ? 0 : infinity;
     return out;
 }
 

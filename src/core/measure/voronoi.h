@@ -13,20 +13,20 @@ struct Atoms {
 };
 
 struct VoronoiSpec {
-    double power = 1;        // of the distances
-    bool squares = false;    // cells with several atoms take the power 2 instead
-    bool bounded = false;    // gates are measured by u, not by beta
-    arma::uword counted = 0; // the number of cells that count, those with the largest losses; 0: all
+    double power = 1;         // of the distances
+    bool squares = false;     // cells with several atoms take the power 2 instead
+    bool bounded = false;     // gates are measured by u, not by beta
+    arma::uword counted = 0;  // the number of cells that count, those with the largest losses; 0: all
 };
 
 struct VoronoiLoss {
     double value = 0;
-    arma::uvec cell;     // true atom of each fitted one
-    arma::mat terms;     // mass, gate, expert: one row a cell
-    arma::uvec counted;  // 1 for the cells in the sum
-    arma::vec shift;     // of all u
+    arma::uvec cell;        // true atom of each fitted one
+    arma::mat terms;        // mass, gate, expert: one row a cell
+    arma::uvec counted;     // 1 for the cells in the sum
+    arma::vec shift;        // of all u
     double log_factor = 0;  // added to all biases; -infinity: the masses vanish
-    arma::vec norms;     // of beta, for the cosine router
+    arma::vec norms;        // of beta, for the cosine router
 };
 
 // The formula for the numbers as they are. Ties go to the true atom with the lower index. Two gates on the boundary have
