@@ -25,16 +25,16 @@
 #' (\|\beta_{1i} - \beta_{1j}^*\|^r + \|\eta_i - \eta_j^*\|^r),}{
 #' |sum_{i in A_j} exp(beta_0i) - exp(beta*_0j)| + sum_{i in A_j} exp(beta_0i) (|beta_1i - beta*_1j|^r +
 #' |eta_i - eta*_j|^r),}
-#' an empty cell \eqn{e^{\beta_{0j}^*}}{exp(beta*_0j)}. L1 is the sum over cells; L2 is L1 with r = 1; L3 has the power 1
-#' in cells with one atom and 2 in cells with several.
+#' an empty cell \eqn{e^{\beta_{0j}^*}}{exp(beta*_0j)}. L1 is the sum over cells; L2 is L1 with r = 1; L3 has the power
+#' 1 in cells with one atom and 2 in cells with several.
 #'
 #' *Gauge.* The regression function does not change when a number c is added to all biases of G and a vector t to all
 #' \eqn{u_i}, and for the cosine router with the norms of its \eqn{\beta_{1i}}{beta_1i}. The aligned loss is the infimum
 #' over
 #' - all c. For measures far apart it may be approached as all masses vanish, c = -Inf, and is then the sum of the
 #'   (largest) true masses;
-#' - with `space = "u"` all t, for every router; with `space = "beta"` the t that keep u where its router has it: all for
-#'   the linear router, those with norm(u_i + t) below `scale` for all i for the perturbed one, and for the cosine
+#' - with `space = "u"` all t, for every router; with `space = "beta"` the t that keep u where its router has it: all
+#'   for the linear router, those with norm(u_i + t) below `scale` for all i for the perturbed one, and for the cosine
 #'   router those that keep all \eqn{u_i} on the sphere: turns and reflections of what all \eqn{u_i} have in common,
 #'   the part orthogonal to their differences. With more experts than covariates there are usually none but t = 0;
 #' - for the cosine router with `space = "beta"` all norms of each \eqn{\beta_{1i}}{beta_1i}, 0 included.
@@ -43,15 +43,16 @@
 #' approached and not attained; the value is the loss at the shift that is returned, just beside the jump.
 #' Equal measures up to gauge and order have the loss 0, up to rounding.
 #'
-#' *Accuracy.* With the cells given, the best shift is the solution of a convex problem for the linear router and for
-#' `space = "u"`, and a local solution for cosine routers, both with a relative error of about 1e-9. Which cells are best
-#' is found by a search that starts from all shifts that carry an atom of G to a true one, goes on across ties, and
-#' leaves out what a lower bound excludes. It is exact for measures close to each other; for measures far apart,
-#' where there are too many cells to try them all, it is a good local search.
+#' *Accuracy.* With the cells given, the best shift solves a convex problem for the linear router and for `space = "u"`,
+#' also with `top_k`; for the cosine routers it is a local solution. Either has a relative error of about 1e-9. Which
+#' cells are best is found by a search that starts from all shifts that carry an atom of G to a true one, goes on from
+#' cells to neighbouring cells, and leaves out what a lower bound excludes. In measures far apart there may be too many
+#' cells to try them all: the search then ends after 150 minimisations, with an upper bound of the infimum.
 #'
 #' *Boundary.* For a perturbed router \eqn{\beta_1}{beta_1} may be infinite, \eqn{u} on the boundary of its ball. With
 #' `space = "beta"` such a gate has the distance 0 from an equal one and is infinitely far from all others: the loss is
-#' `Inf`, unless a shift brings all gates inside. `space = "u"` is always finite.
+#' `Inf`, unless a shift brings all gates inside. An atom that is infinitely far from all true ones counts in the cell
+#' of the first. `space = "u"` is always finite.
 #'
 #' @return A number of class `voronoi_loss`; arithmetic with it gives plain numbers, and so does `as.numeric()`.
 #' `print()` shows its attributes:
@@ -122,26 +123,26 @@ measure_argument <- function(x, argument) {
 }
 
 # Stops at the first thing in which the models of two measures differ.
-check_comparable <- function(G, truth) { # nolint: object_name_linter.
+check_comparable <- function(fit, truth) {
   same <- function(own, other, what) {
     if (identical(own, other)) return(invisible())
     words <- function(value) if (is.null(value)) "NULL" else format(value, digits = 15L)
     stop_input("G", I(words(own)), sprintf("a measure with the same %s as `truth`, %s", what, words(other)))
   }
   for (field in c("name", "scale", "tau1", "tau2", "top_k")) {
-    if (!identical(G$router[[field]], truth$router[[field]])) {
-      same(G$router[[field]], truth$router[[field]], paste("router", field))
+    if (!identical(fit$router[[field]], truth$router[[field]])) {
+      same(fit$router[[field]], truth$router[[field]], paste("router", field))
     }
   }
   for (field in c("name", "degree", "hidden", "activation", "n_par")) {
-    if (!identical(G$expert[[field]], truth$expert[[field]])) {
-      same(G$expert[[field]], truth$expert[[field]], paste("expert", field))
+    if (!identical(fit$expert[[field]], truth$expert[[field]])) {
+      same(fit$expert[[field]], truth$expert[[field]], paste("expert", field))
     }
   }
-  same(nrow(G$u), nrow(truth$u), "number of gate covariates")
-  same(nrow(G$eta), nrow(truth$eta), "number of expert parameters")
+  same(nrow(fit$u), nrow(truth$u), "number of gate covariates")
+  same(nrow(fit$eta), nrow(truth$eta), "number of expert parameters")
   for (field in c("z_center", "z_scale")) {
-    own <- G[[field]]
+    own <- fit[[field]]
     other <- truth[[field]]
     if (any(abs(own - other) > 1e-12 * (abs(own) + abs(other)))) {
       at <- which.max(abs(own - other))
@@ -159,6 +160,11 @@ print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ..
   check_dots_empty(...)
   show <- function(value) format(value, digits = digits)
   loss <- attributes(x)
+  # What is nothing but rounding is shown as 0.
+  tidy <- function(value) replace(value, abs(value) < 1e-12 * as.numeric(x), 0)
+  loss$parts <- tidy(loss$parts)
+  columns <- c("mass", "gate", "expert", "total")
+  loss$terms[columns] <- lapply(loss$terms[columns], tidy)
   power <- if (loss$type == "L1" && loss$r != 1) sprintf(", r = %s", show(loss$r))
   how <- if (loss$align == "gauge") "infimum over the gauge" else "not aligned"
   sparse <- if (!is.null(loss$top_k)) sprintf(", largest %d of %s", loss$top_k, count_words(nrow(loss$terms), "cell"))
@@ -179,7 +185,7 @@ print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ..
     if (length(own)) paste(own, collapse = " ") else "none"
   }, "")
   cat("\n")
-  numbers <- format_entries(as.matrix(loss$terms[c("mass", "gate", "expert", "total")]), digits)
+  numbers <- format_entries(as.matrix(loss$terms[columns]), digits)
   table <- cbind(atoms = members, numbers, counted = if (!is.null(loss$top_k)) ifelse(loss$terms$counted, "yes", "no"))
   rownames(table) <- paste("cell", seq_len(nrow(table)))
   print(table, quote = FALSE, right = TRUE)
@@ -190,11 +196,11 @@ print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ..
 #' @export
 Ops.voronoi_loss <- function(e1, e2) { # nolint: object_name_linter.
   bare <- function(x) if (inherits(x, "voronoi_loss")) as.numeric(x) else x
-  if (missing(e2)) return(get(.Generic)(bare(e1)))
-  get(.Generic)(bare(e1), bare(e2))
+  operation <- get(.Generic) # nolint: object_usage_linter.
+  if (missing(e2)) operation(bare(e1)) else operation(bare(e1), bare(e2))
 }
 
 #' @export
 Math.voronoi_loss <- function(x, ...) { # nolint: object_name_linter.
-  get(.Generic)(as.numeric(x), ...)
+  get(.Generic)(as.numeric(x), ...) # nolint: object_usage_linter.
 }

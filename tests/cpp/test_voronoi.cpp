@@ -134,7 +134,10 @@ void check_boundary() {
     const Atoms truth = make_atoms(router, {0, 0}, arma::mat{{1, 2}, {3, 4}}, arma::rowvec{1, 2});
     CHECK(aligned_voronoi_loss(fit, truth, VoronoiSpec(), router).value == std::numeric_limits<double>::infinity());
     CHECK_NEAR(aligned_voronoi_loss(fit, fit, VoronoiSpec(), router).value, 0, 1e-15);
-    CHECK(std::isfinite(aligned_voronoi_loss(truth, fit, VoronoiSpec(), router).value));
+    CHECK(aligned_voronoi_loss(truth, fit, VoronoiSpec(), router).value == std::numeric_limits<double>::infinity());
+    VoronoiSpec bounded;
+    bounded.bounded = true;
+    CHECK(std::isfinite(aligned_voronoi_loss(truth, fit, bounded, router).value));
 }
 
 }  // namespace

@@ -30,19 +30,19 @@ ref_chart <- function(router, u, norms = 1) {
 }
 
 # The loss after a shift of all u and of all biases (and with the norms given): infinite where it is not allowed.
-ref_shifted <- function(G, truth, t, c, norms = 1, space = "beta", ...) {
-  u <- G$u + t
+ref_shifted <- function(g, truth, t, c, norms = 1, space = "beta", ...) {
+  u <- g$u + t
   size <- sqrt(colSums(u^2))
-  if (space == "beta" && G$router$name == "perturbed_cosine" && any(size >= G$router$scale)) return(Inf)
-  gate <- if (space == "u") u else ref_chart(G$router, u, norms)
+  if (space == "beta" && g$router$name == "perturbed_cosine" && any(size >= g$router$scale)) return(Inf)
+  gate <- if (space == "u") u else ref_chart(g$router, u, norms)
   gate0 <- if (space == "u") truth$u else truth$beta1
-  ref_voronoi(G$beta0 + c, gate, G$eta, truth$beta0, gate0, truth$eta, ...)
+  ref_voronoi(g$beta0 + c, gate, g$eta, truth$beta0, gate0, truth$eta, ...)
 }
 
-ref_at <- function(loss, G, truth, ...) {
+ref_at <- function(loss, g, truth, ...) {
   of <- function(name) attr(loss, name)
   norms <- if (is.null(of("norms"))) 1 else of("norms")
-  ref_shifted(G, truth, of("shift"), of("c"), norms, of("space"), type = of("type"), r = of("r"), top_k = of("top_k"))
+  ref_shifted(g, truth, of("shift"), of("c"), norms, of("space"), type = of("type"), r = of("r"), top_k = of("top_k"))
 }
 
 # k atoms in d dimensions; `near`: atoms of another measure, each with noise of the size `noise` (recycled atoms share

@@ -422,7 +422,8 @@ class Alignment {
             contrast.insert_cols(contrast.n_cols, arma::mat(unit.n_rows, unit.n_rows, arma::fill::zeros));
             arma::svd(left, singular, right, contrast);
             const arma::uword rank = arma::accu(singular > 1e-10);
-            arma::mat free = left.tail_cols(left.n_cols - rank);
+            arma::mat free(unit.n_rows, 0);
+            if (rank < left.n_cols) free = left.tail_cols(left.n_cols - rank);
             const arma::vec common = free * (free.t() * unit.col(0));
             double radius = arma::norm(common);
             if (radius < 1e-10) free.set_size(unit.n_rows, 0), radius = 0;
@@ -463,14 +464,13 @@ class Alignment {
             for (arma::uword j = 0; j < std::min(seen.n_cols, most_turned_pairs); ++j)
                 for (arma::uword l = 0; l < j; ++l) add(seen.col(j) + seen.col(l)), add(seen.col(j) - seen.col(l));
             starts = arma::join_rows(starts, -starts);
-        } else {
-            starts.set_size(0, 1);
         }
         Search search(gauge, loss_, target_, {});
         const auto offer = [&](const arma::vec& x) {
             const arma::vec theta = arma::join_cols(x, arma::vec(k, arma::fill::zeros));
             search.offer(arma::join_cols(x, RayChoice(loss_, target_, gauge.directions(theta)).norms()));
         };
+        if (q == 0) offer({});
         for (arma::uword c = 0; c < starts.n_cols; ++c) offer(starts.col(c));
         if (q > 1) {
             for (int round = 0; round < 5; ++round) {
