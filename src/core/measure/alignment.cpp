@@ -223,8 +223,13 @@ class Search {
         const CellSums sums = loss_.sums(cell, distance);
         const bool convex = dynamic_cast<const Translations*>(&gauge_) != nullptr && loss_.counts_all();
         if (convex && excluded(loss_.value(sums, loss_.best_factor(sums)))) return start.theta;
-        const arma::vec stay = problem.minimise(start.theta, start.gamma, true);
+        arma::vec stay = problem.minimise(start.theta, start.gamma, true);
         offer(stay);
+        // A start in a corner can be too bad for one run where the problem is not convex.
+        for (int again = 0; again < 2 && !convex; ++again) {
+            stay = problem.minimise(stay, start.gamma, true);
+            offer(stay);
+        }
         return stay;
     }
 
