@@ -130,7 +130,7 @@ class RayChoice {
 
 class Search {
   public:
-    // `contrast(i, j)`: theta that carries gate i to target j, as columns j * k + i; empty without a bound from them.
+    // `carrying`: column j * k + i is the shift that carries gate i to target j; empty where there is no such bound.
     Search(const Gauge& gauge, const CellLoss& loss, const arma::mat& target, arma::mat carrying)
         : gauge_(gauge),
           loss_(loss),
