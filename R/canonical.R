@@ -48,7 +48,7 @@ canonicalize <- function(G) {
 }
 
 as_measure <- function(x, argument = deparse1(substitute(x))) {
-  if (!inherits(x, c("mixing_measure", "cosine_moe"))) stop_input(argument, x, "a mixing measure or a fit")
+  if (!inherits(x, c("mixing_measure", "cosine_moe"))) stop_input(argument, x, "a mixing measure, or a fit from fit_cosine_moe()")
   as_mixing_measure(x)
 }
 

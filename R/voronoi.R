@@ -85,11 +85,10 @@
 #' voronoi_loss(G, truth, align = "none")
 #' as.numeric(voronoi_loss(G, truth, space = "u"))
 #' @export
-voronoi_loss <- function(G, truth, # nolint: object_name_linter. The measure's name in the formulas.
-                         type = c("L1", "L2", "L3"), r = 1, align = c("gauge", "none"), space = c("beta", "u"),
-                         top_k = NULL) {
-  G <- measure_argument(G, "G") # nolint: object_name_linter.
-  truth <- measure_argument(truth, "truth")
+voronoi_loss <- function(G, truth, type = c("L1", "L2", "L3"), r = 1, align = c("gauge", "none"),
+                         space = c("beta", "u"), top_k = NULL) {
+  G <- as_measure(G)
+  truth <- as_measure(truth)
   type <- check_choice(type, c("L1", "L2", "L3"))
   align <- check_choice(align, c("gauge", "none"))
   space <- check_choice(space, c("beta", "u"))
@@ -115,12 +114,6 @@ voronoi_loss <- function(G, truth, # nolint: object_name_linter. The measure's n
     shift = loss$shift, c = loss$c, norms = if (length(loss$norms)) loss$norms,
     type = type, r = r, align = align, space = space, top_k = top_k
   )
-}
-
-measure_argument <- function(x, argument) {
-  if (inherits(x, "mixing_measure")) return(x)
-  if (!inherits(x, "cosine_moe")) stop_input(argument, x, "a mixing measure, or a fit from fit_cosine_moe()")
-  as_mixing_measure(x)
 }
 
 # Stops at the first thing in which the models of two measures differ.
