@@ -39,7 +39,8 @@
 #'
 #' @return An object of class `moe_bootstrap`, a list: `coefficients`, a matrix with a row for each replicate and the
 #'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse`, `status`
-#'   and `message` of each replicate; `type`, `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates
+#'   and `message` of each replicate; `irregular`, why standard errors of the fit would mislead (if so); `type`,
+#'   `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates
 #'   that did not fail, of which there must be two (else a `cosmoe_error_bootstrap`); `confint()`: a matrix as for fits;
 #'   `print()`: its argument, invisibly.
 #'
@@ -66,7 +67,8 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
   if (type != "cases" && !is.finite(fit$sigma)) {
     stop_input("fit", I("one without any"), "one with residual degrees of freedom")
   }
-  task <- bootstrap_task(fit, information(fit, parent.frame()), type, n_starts)
+  info <- information(fit, parent.frame())
+  task <- bootstrap_task(fit, info, type, n_starts)
   progress <- progressor(steps = count)
   runs <- tryCatch(
     future.apply::future_lapply(
@@ -85,7 +87,7 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
         status = vapply(runs, function(run) run$status, ""),
         message = vapply(runs, function(run) run$message, "")
       ),
-      type = type, n_starts = n_starts, call = match.call()
+      type = type, n_starts = n_starts, irregular = info$irregular, call = match.call()
     ),
     class = "moe_bootstrap"
   )
@@ -112,8 +114,10 @@ bootstrap_task <- function(fit, info, type, n_starts) {
       "gate", "experts", "router", "expert", "k", "weights", "fitted.values", "residuals", "sigma", "nobs",
       "df.residual"
     )],
-    data = list(x = rows$x, z = z, y = fit$y, w = fit$weights, offset = fit$offset, names = fit$names),
-    standardize = fit$standardize && !frozen, control = control, type = type,
+    data = list(
+      x = rows$x, z = z, y = fit$y, w = fit$weights, offset = fit$offset, names = fit$names, gate_frozen = frozen
+    ),
+    standardize = fit$standardize, control = control, type = type,
     units = sqrt(c(mean_of(about[at_gate]), mean_of(if (length(at_gate)) about[-at_gate] else about)))
   )
 }
@@ -279,6 +283,9 @@ print.moe_bootstrap <- function(x, digits = max(3L, getOption("digits") - 3L), .
   print_line("Bootstrap of a mixture of experts: ", count, ", ", bootstrap_words(x$type))
   odd <- table(status[status != "converged"])
   if (length(odd)) print_line("Not converged: ", paste(odd, names(odd), collapse = ", "), ".")
+  if (length(x$irregular)) {
+    print_line("The fit itself is irregular: ", paste(x$irregular, collapse = "; "), ". Mind outliers and pile-ups.")
+  }
   cat("\n")
   kept <- x$coefficients[stats::complete.cases(x$coefficients), , drop = FALSE]
   table <- cbind(

@@ -22,7 +22,8 @@
 #' * atoms in the order of decreasing mass; of equal masses (to 1e-9), in increasing order of eta, then of u. In a
 #'   sparse gate atoms with equal u keep their order, since the first of them wins.
 #'
-#' Atoms are never merged or dropped.
+#' Atoms are never merged or dropped. With nearly coinciding gates of a cosine router, contrasts near rounding errors
+#' decide about the representative, which is then only as exact as they are.
 #'
 #' @return A [mixing_measure()] with the same regression function (to about 1e-12, relative). Canonical measures are
 #'   left as they are (to rounding), and measures that are equal up to gauge and order give equal results. Anything but
@@ -38,16 +39,21 @@
 #' @export
 canonicalize <- function(G) {
   G <- as_measure(G)
-  u <- if (G$router$name == "cosine") canonical_directions(G) else centred_gates(G$u)
+  u <- if (G$router$name == "cosine") canonical_directions(G$u, G$router$scale, G) else centred_gates(G$u)
   eta <- canonical_experts(G$eta, G$expert)
   b <- G$beta0 - log_sum_exp(G$beta0)
   by <- canonical_order(b, eta, u, sparse = is_sparse_router(G$router, length(b)))
   u <- u[, by, drop = FALSE]
   beta <- core_call(core_gate_to_beta(core_model(G$router, G$expert, length(b))$router, u))
-  new_mixing_measure(b[by], beta, u, eta[, by, drop = FALSE], G$router, G$expert, G$z_center, G$z_scale)
+  new_mixing_measure(b[by], beta, u, eta[, by, drop = FALSE], G$router, G$expert, G$z_center, G$z_scale, G$shared)
 }
 
 as_measure <- function(x, argument = deparse1(substitute(x))) {
+  force(argument)
+  # Missing where the user has left it out.
+  x <- tryCatch(x, missingArgError = function(e) I("missing"), error = function(e) {
+    if (grepl("is missing, with no default", conditionMessage(e), fixed = TRUE)) I("missing") else stop(e)
+  })
   if (inherits(x, c("mixing_measure", "cosine_moe"))) return(as_mixing_measure(x))
   stop_input(argument, x, "a mixing measure, or a fit from fit_cosine_moe()")
 }
@@ -99,14 +105,13 @@ match_columns <- function(a, b, tolerance = 1e-9) {
 
 # Gates with the same contrasts that all lie on the sphere: those at distance rho from the affine hull of the gates,
 # above its point that is equidistant from them all. None if some gate is 0 and the others stand in the way.
-canonical_directions <- function(G) {
-  u <- G$u
+# `G` has what decides between gates at 0 (see heaviest_at_zero()); without it they stay.
+canonical_directions <- function(u, radius, G = NULL) {
   d <- nrow(u)
   if (d == 0L) return(u)
-  radius <- G$router$scale
   zero <- colSums(u^2) == 0
   edges <- u[, -1L, drop = FALSE] - u[, 1L]
-  decomposition <- if (ncol(edges)) svd(edges / radius, nu = d, nv = ncol(edges))
+  decomposition <- svd(cbind(edges, 0) / radius)
   rank <- sum(decomposition$d > 1e-10)
   span <- decomposition$u[, seq_len(rank), drop = FALSE]
   if (!any(zero)) {
@@ -116,7 +121,9 @@ canonical_directions <- function(G) {
     foot <- equidistant_point(u, span)
     gap <- radius^2 - sum((u[, 1L] - foot)^2)
     off_sphere <- max(abs(sqrt(colSums((u - foot)^2)) - sqrt(sum((u[, 1L] - foot)^2)))) > 1e-9 * radius
-    if (off_sphere || gap < -1e-9 * radius^2 || (rank == d && gap > 1e-9 * radius^2)) return(heaviest_at_zero(G))
+    if (off_sphere || gap < -1e-9 * radius^2 || (rank == d && gap > 1e-9 * radius^2)) {
+      return(if (is.null(G)) u else heaviest_at_zero(G))
+    }
     height <- sqrt(max(gap, 0))
   }
   height <- sqrt(sum(height^2))

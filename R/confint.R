@@ -16,7 +16,8 @@
 #' give the exact interval of [stats::lm()]. Profile intervals follow the curvature of the model and its bounds, need
 #' no standard errors that are right at some distance, and cost some hundred passes over the data for each parameter:
 #' ask for few. As in [stats::profile.nls()] an end is where the signed root of (SSE(value) - SSE) / sigma^2 reaches
-#' the quantile of t; it is infinite where the sum of squares does not rise enough in the whole parameter space.
+#' the quantile of t; it is infinite where the sum of squares does not rise enough in the whole parameter space, and
+#' `NA`, with a warning of class `cosmoe_warning_irregular`, where the minimum could not be found.
 #'
 #' Where standard errors would mislead (see [vcov.cosine_moe()]), profiles do too: all ends are `NA`, with the reasons
 #' in the attribute `irregular` and in one warning of class `cosmoe_warning_irregular`. The bootstrap is the
@@ -43,6 +44,7 @@ confint.cosine_moe <- function(object, parm, level = 0.95, method = c("wald", "p
   level <- check_level(level)
   method <- check_choice(method, c("wald", "profile"))
   type <- check_choice(type, c("model", "sandwich"))
+  if (method == "profile" && type != "model") stop_input("type", type, "\"model\" with `method = \"profile\"`")
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no confidence intervals")
   ends <- interval_matrix(names(estimate)[parm], level)
@@ -53,6 +55,7 @@ confint.cosine_moe <- function(object, parm, level = 0.95, method = c("wald", "p
     ends[] <- estimate[parm] + outer(quantile * error, c(-1, 1))
   } else {
     for (i in seq_along(parm)) ends[i, ] <- estimate[parm[i]] + profile_ends(object, info, parm[i], quantile)
+    if (anyNA(ends)) warn_irregular("the constrained minimum was not found", "Ends of profile intervals are missing")
   }
   ends
 }
@@ -65,9 +68,9 @@ interval_matrix <- function(names, level) {
 }
 
 check_level <- function(level) {
-  level <- check_number(level, lower = 0, upper = 1, strict = TRUE)
-  if (level == 1) stop_input("level", level, "a number above 0 and below 1")
-  level
+  valid <- is.numeric(level) && length(level) == 1L && !is.na(level) && level > 0 && level < 1
+  if (!valid) stop_input("level", level, "a number above 0 and below 1")
+  as.double(level)
 }
 
 # Positions of the parameters.

@@ -14,13 +14,14 @@ core_model <- function(router, expert, k, control = NULL) {
 
 # The `rows` list of the bridge for a fit. Experts and linear gates are functions of linear predictors, so the scale
 # they are fitted on is a matter of numerics, except: bounds are promises about reported parameters, a custom expert
-# sees the user's own covariates, and stochastic gradients are the protocol on the scale the user has chosen.
+# sees the user's own covariates, and stochastic gradients are the protocol on the scale the user has chosen. The gate
+# is also left alone when its covariates have been standardized before (`data$gate_frozen`).
 working_rows <- function(data, router, expert, standardize, control) {
   z <- if (is.null(data$z)) data$x else data$z
   as_given <- !standardize && control$optimizer == "sgd"
   raw_x <- as_given || expert$name == "custom" || is.finite(control$bound_expert)
   linear <- router$name == "linear"
-  raw_z <- if (linear) as_given || is.finite(control$bound_gate) else !standardize
+  raw_z <- if (linear) as_given || is.finite(control$bound_gate) else !standardize || isTRUE(data$gate_frozen)
   scale_x <- if (!raw_x) column_scales(data$x, data$w)
   scale_z <- if (!raw_z && is.null(data$z) && !raw_x) scale_x else if (!raw_z) column_scales(z, data$w)
   # A sparse gate chooses by scores without bias: a centre would change the choice.
@@ -114,8 +115,8 @@ report_parameters <- function(par, router, expert, rows) {
     u <- unname(gate[-nrow(gate), , drop = FALSE])
     b <- gate[nrow(gate), ]
   }
-  # A softmax sees contrasts only: centre the gates, except where they must stay on their sphere.
-  if (router$name != "cosine" && nrow(u) > 0L) u <- u - core_call(core_enclosing_ball(u))$center
+  # A softmax sees contrasts only.
+  u <- if (router$name == "cosine") canonical_directions(u, router$scale) else centred_gates(u)
   list(
     u = u,
     b = unname(b) - log_sum_exp(b),

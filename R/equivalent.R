@@ -66,7 +66,7 @@ differ <- function(...) structure(FALSE, reason = paste0(...))
 gate_unit <- function(G, H, tolerance) {
   size <- function(M) {
     if (nrow(M$u) == 0L) return(0)
-    if (M$router$name == "linear") max(abs(M$u - M$u[, 1L]), tolerance * abs(M$u)) else M$router$scale
+    if (M$router$name == "linear") max(gate_size(M), tolerance * abs(M$u)) else M$router$scale
   }
   unit <- max(size(G), size(H))
   if (unit > 0) unit else 1
@@ -196,7 +196,8 @@ same_function <- function(s, t, tolerance) {
 
 # ---- gates -----------------------------------------------------------------------------------------------------------
 
-gate_size <- function(G) max(1e-300, abs(G$u - G$u[, 1L]))
+# The largest contrast, whatever the order of the atoms.
+gate_size <- function(G) max(1e-300, apply(G$u, 1L, max) - apply(G$u, 1L, min))
 
 # Weights that are the same everywhere, or experts that are all the same.
 gate_idle <- function(G, tolerance) {
@@ -241,8 +242,10 @@ same_dense <- function(G, H, tolerance) {
   j <- rep(seq_along(H$b), each = length(G$b))
   exponents <- G$u[, i, drop = FALSE] + H$u[, j, drop = FALSE]
   exponents <- exponents - (G$u[, 1L] + H$u[, 1L])
-  weight <- exp(G$b[i] + H$b[j])
   group <- match_columns(exponents, exponents, tolerance)
+  # Groups are judged apart, so each may have its own unit of mass: far biases must not underflow.
+  log_weight <- G$b[i] + H$b[j]
+  weight <- exp(log_weight - stats::ave(log_weight, group, FUN = max))
   excess <- rowsum(weight * (G$values[i, , drop = FALSE] - H$values[j, , drop = FALSE]), group)
   allowed <- tolerance * drop(rowsum(weight, group)) * size
   if (all(abs(excess) <= allowed)) return(TRUE)
@@ -291,8 +294,8 @@ merged <- function(G, tolerance, size) {
   key <- rbind(G$u - G$u[, 1L], t(G$values) / size)
   group <- match_columns(key, key, tolerance)
   first <- unique(group)
-  mass <- drop(rowsum(exp(G$b), group, reorder = FALSE))
-  list(b = log(mass), u = G$u[, first, drop = FALSE], values = G$values[first, , drop = FALSE], first = first)
+  b <- vapply(first, function(own) log_sum_exp(G$b[group == own]), 0)
+  list(b = b, u = G$u[, first, drop = FALSE], values = G$values[first, , drop = FALSE], first = first)
 }
 
 # ---- sparse gates ----------------------------------------------------------------------------------------------------

@@ -33,11 +33,12 @@
 #' \item{active constraints}{Gates and experts that lie on a bound of the parameter space and are held there.}
 #' \item{boundary}{The surface of the ball that the u of the perturbed cosine router live in: norm(u) = scale, that
 #'   is infinite beta.}
-#' \item{coincide}{Said of two experts whose values differ by less than 0.1\% of the fitted values' standard
-#'   deviation wherever both have weight.}
+#' \item{coincide}{Said of two experts whose values differ by less than 0.1% of the fitted values' standard deviation
+#'   wherever both have weight.}
 #' \item{degrees of freedom}{Rows with positive weight minus identifiable parameters.}
-#' \item{flat directions}{Directions in which the sum of squares does not change to second order. A dense gate has d
-#'   + 1 of its own, fewer where constraints hold them; more of them make the solution non-unique.}
+#' \item{flat directions}{Directions in which the sum of squares does not change to second order. A dense gate has
+#'   some of its own: one for each of its d covariates and one for the bias, fewer on spheres and where constraints
+#'   hold them; more of them make the solution non-unique.}
 #' \item{has lost all weight}{Said of an expert with a mean gate weight below 0.001.}
 #' \item{identifiable parameters}{Parameters without gauge directions, without norms on spheres, and without further
 #'   flat directions: the degrees of freedom of the model.}

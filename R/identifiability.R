@@ -203,6 +203,8 @@ check_smooth <- function(at, order) {
 
 # The points as the `rows` of the bridge.
 design_points <- function(x, model, at, functions) {
+  # The regression function has derivatives of its own.
+  functions <- max(functions, model$k * (1L + model$d + expert_n_par(model$expert, model$dx)))
   points <- if (is.null(x)) random_points(max(2000L, 5L * functions), model, at) else given_points(x, model)
   distinct <- nrow(unique(cbind(points$x, points$z)))
   if (distinct < functions) {

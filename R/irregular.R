@@ -5,7 +5,9 @@
 # limits; with an expert too many, at least one is beyond (tests/testthat/test-irregular.R, bench/study_coverage.R):
 # then some directions enter f by their squares, and the linear terms that standard errors are made of are accidents.
 irregularities <- function(fit, info) {
-  reasons <- c(structural_irregularities(fit), flat_words(info$null))
+  reasons <- structural_irregularities(fit)
+  # There the first derivatives vanish along what all gates have in common, but the fit is not flat.
+  if (!at_cosine_limit(fit)) reasons <- c(reasons, flat_words(info$null))
   if (length(reasons)) return(reasons)
   curvature <- eigen(info$hessian, symmetric = TRUE, only.values = TRUE)$values
   bent <- nonlinearity(fit, info) > most_nonlinearity
@@ -14,7 +16,10 @@ irregularities <- function(fit, info) {
   separated <- fit$k > 1L && contested < 5 * (nrow(fit$gate$u) + 1L) && contested < fit$nobs / 2
   c(
     if (min(curvature) < least_curvature || max(curvature) > 1 / least_curvature) {
-      "exact and expected information disagree, as with more experts than the data support"
+      paste(
+        "exact and expected information disagree, as with more experts than the data support, or with experts or a",
+        "gate of the wrong form"
+      )
     },
     if (separated) "the gate is nearly separable: hardly any row has doubts about its expert",
     if (any(bent) && !separated) {
@@ -40,11 +45,18 @@ structural_irregularities <- function(fit) {
     if (isTRUE(fit$sigma == 0)) "the fit is perfect: there is no residual variance",
     if (sparse) "the gate is sparse: the sum of squares jumps where its choice of experts changes",
     about("gate", found$boundary, "is on the boundary", "are on the boundary"),
+    if (at_cosine_limit(fit)) "the gates are as far apart as a cosine router allows",
     about("expert", found$expert_bound, "is on its bound", "are on their bound"),
     about("expert", found$empty, "has lost all weight", "have lost all weight"),
     about("expert", found$runaway, "has run off to infinity", "have run off to infinity"),
     about("expert", sort(unique(unlist(found$coincident))), "coincides with another", "coincide")
   )
+}
+
+# No more gates than covariates, with nothing in common: their contrasts are at the edge of what a sphere allows.
+at_cosine_limit <- function(fit) {
+  u <- fit$gate$u
+  fit$router$name == "cosine" && fit$k >= 2L && fit$k <= nrow(u) && common_part(u) < 1e-3 * fit$router$scale
 }
 
 flat_words <- function(null) if (null > 0L) paste("the fit is flat in", count_words(null, "direction"))

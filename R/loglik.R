@@ -49,8 +49,10 @@ logLik.cosine_moe <- function(object, ...) {
   n <- object$nobs
   w <- object$weights
   value <- -n / 2 * (log(2 * pi) + log(object$sse / n) + 1) + if (is.null(w)) 0 else sum(log(w[w > 0])) / 2
-  structure(value, df = object$df + 1L, nobs = n, boundary = object$diagnostics$boundary, class = "logLik")
+  structure(value, df = object$df + 1L, nobs = n, boundary = boundary_gates(object), class = "logLik")
 }
+
+boundary_gates <- function(fit) if (at_cosine_limit(fit)) seq_len(fit$k) else fit$diagnostics$boundary
 
 #' @rdname logLik.cosine_moe
 #' @importFrom stats anova

@@ -12,10 +12,12 @@
 #' @param z The gate's covariates, an n x d matrix; the experts' by default. For cosine routers they are centred and
 #'   scaled as in the fit that the measure comes from.
 #' @param threads Number of threads, a whole number; the result is the same for any.
-#' @param nsim Number of rows n to draw; `simulate(G, n = 100)` works too.
+#' @param nsim Number of rows n to draw; `simulate(G, n = 100)` works too. Not needed when `x` is a matrix.
 #' @param seed `NULL`, or a number for [set.seed()]; the generator's state is then restored afterwards.
 #' @param sigma Standard deviation of the Gaussian noise, a number of at least 0.
-#' @param ... For `plot()`, nothing; any further argument is an error.
+#' @param xlim With a single covariate, the range over which `plot()` draws the curve: by default -1 to 1, or the gate's
+#'   centre plus and minus twice its scale where they come from a fit.
+#' @param ... Nothing: any further argument is an error.
 #'
 #' @return `predict()`: as [predict.cosine_moe()]. `simulate()`: a list of `x` (n x d), `y` and `mean` (length n), and
 #'   `z` if it was given. `plot()`: its argument, invisibly. Bad arguments stop with a `cosmoe_error_input`.
@@ -38,8 +40,9 @@ predict.mixing_measure <- function(object, x, type = c("response", "experts", "g
   check_dots_empty(...)
   type <- check_choice(type, c("response", "experts", "gate", "class", "logit"))
   if (missing(x)) stop_input("x", I("missing"), "a numeric matrix of covariates")
+  threads <- check_count(threads)
   data <- measure_covariates(object, x, z)
-  prediction(measure_experts(object), evaluate_measure(object, data, check_count(threads)), type)
+  prediction(measure_experts(object), evaluate_measure(object, data, threads), type)
 }
 
 # What prediction() asks of a fit.
@@ -60,8 +63,11 @@ measure_covariates <- function(G, x, z = NULL) {
   d <- expert_covariates(G$expert, nrow(G$eta))
   free <- G$expert$name %in% c("constant", "custom")
   x <- finite_covariates(x, "x", if (!free) d)
+  if (is.null(z) && nrow(G$u) == 0L) z <- matrix(0, nrow(x), 0L)
   if (is.null(z)) {
-    if (ncol(x) != nrow(G$u)) stop_input("z", z, sprintf("the %d covariates of the gate", nrow(G$u)))
+    if (ncol(x) != nrow(G$u) || !G$shared) {
+      stop_input("z", z, sprintf("a matrix with the %s of the gate", count_words(nrow(G$u), "covariate")))
+    }
     return(list(x = x, z = NULL))
   }
   z <- finite_covariates(z, "z", nrow(G$u))
@@ -85,7 +91,8 @@ finite_covariates <- function(x, argument, columns = NULL) {
 #' @export
 simulate.mixing_measure <- function(object, nsim = 1, seed = NULL, x = "uniform", sigma, z = NULL, ...) {
   check_dots_empty(...)
-  n <- check_count(nsim, argument = "n")
+  given <- is.matrix(x) || is.data.frame(x)
+  n <- if (given && missing(nsim)) nrow(x) else check_count(nsim, argument = "n")
   if (missing(sigma)) stop_input("sigma", I("missing"), "the standard deviation of the noise")
   sigma <- check_number(sigma, lower = 0)
   with_seed(seed, {
@@ -93,6 +100,7 @@ simulate.mixing_measure <- function(object, nsim = 1, seed = NULL, x = "uniform"
     data <- measure_covariates(object, x, z)
     if (nrow(data$x) != n) stop_input("x", x, sprintf("covariates of %d rows", n))
     mean <- evaluate_measure(object, data)$response
+    colnames(data$x) <- colnames(x)
     c(data["x"], if (!is.null(z)) data["z"], list(y = mean + sigma * stats::rnorm(n), mean = mean))
   })
 }
@@ -133,7 +141,9 @@ print.mixing_measure <- function(x, digits = max(3L, getOption("digits") - 3L), 
   most <- 40L
   shown <- seq_len(min(nrow(table), most))
   print(format_entries(table[shown, , drop = FALSE], digits), quote = FALSE, right = TRUE)
-  if (nrow(table) > most) cat("  ... and ", count_words(nrow(table) - most, "more row"), "\n", sep = "")
+  if (nrow(table) > most) {
+    cat("  ... and ", count_words(nrow(table) - most, "more row"), ": see its entries `beta1` and `eta`\n", sep = "")
+  }
   if (any(is.infinite(x$beta1))) print_line("Infinite beta_1: a gate on the boundary, its direction is that of `u`.")
   if (any(x$z_center != 0 | x$z_scale != 1)) {
     print_line("The gate's covariates are centred by `z_center` and scaled by `z_scale`.")
@@ -153,12 +163,14 @@ parameter_symbols <- function(G) {
 
 #' @rdname mixing_measure-methods
 #' @export
-plot.mixing_measure <- function(x, ...) {
+plot.mixing_measure <- function(x, xlim = NULL, ...) {
   check_dots_empty(...)
+  if (!is.null(xlim)) xlim <- check_vector(xlim, 2L)
   before <- graphics::par(mfrow = c(1L, 2L), mar = c(4, 4.2, 3.6, 2), las = 1L, mgp = c(2.4, 0.7, 0))
   on.exit(graphics::par(before))
   draw_gate_atoms(x)
-  if (covariate_count(x) == 1L && nrow(x$u) <= 1L) draw_measure_curve(x) else draw_expert_atoms(x)
+  if (is.null(xlim)) xlim <- if (any(x$z_scale != 1)) x$z_center + 2 * x$z_scale * c(-1, 1) else c(-1, 1)
+  if (covariate_count(x) == 1L && nrow(x$u) == 1L && x$shared) draw_measure_curve(x, xlim) else draw_expert_atoms(x)
   invisible(x)
 }
 
@@ -195,15 +207,10 @@ draw_expert_atoms <- function(G) {
   draw_atoms(G, G$eta, paste0("Experts", more), names[1L], if (q > 1L) names[2L] else "")
 }
 
-# Experts, mean and gate along the single covariate, over three standard deviations of the gate's covariate.
-draw_measure_curve <- function(G) {
-  center <- if (length(G$z_center)) G$z_center else 0
-  scale <- if (length(G$z_scale)) G$z_scale else 1
-  reach <- if (center == 0 && scale == 1) 1 else 2
-  values <- center + scale * reach * seq(-1, 1, length.out = 201L)
-  x <- matrix(values)
-  data <- list(x = x, z = if (nrow(G$u) == 0L) matrix(0, 201L, 0L))
-  value <- evaluate_measure(G, data)
+# Experts, mean and gate along the single covariate.
+draw_measure_curve <- function(G, xlim) {
+  values <- seq(xlim[1L], xlim[2L], length.out = 201L)
+  value <- evaluate_measure(G, list(x = matrix(values), z = NULL))
   at <- list(experts = value$expert, gate = value$gate, mean = value$response)
   limits <- curve_limits(at, value$response)
   strip <- limits[1L] - diff(limits) * c(0.34, 0.08)

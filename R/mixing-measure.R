@@ -23,8 +23,9 @@
 #' scale.
 #'
 #' @return An object of class `mixing_measure`: a list with `beta0` (length k), `beta1` and `u` (d x k, see [routers]),
-#'   `eta` (q x k), `router`, `expert`, and `z_center`, `z_scale` (length d; 0 and 1 unless they come from a fit). Bad
-#'   arguments stop with a `cosmoe_error_input`.
+#'   `eta` (q x k), `router`, `expert`, and `z_center`, `z_scale` (length d; 0 and 1 unless they come from a fit),
+#'   `shared` (`FALSE` if it comes from a fit whose gate has covariates of its own). Bad arguments stop with a
+#'   `cosmoe_error_input`.
 #'
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
 #' perturbing cosine router in mixture of experts. ICLR 2025, arXiv:2405.14131: the mixing measure of its model section.
@@ -41,6 +42,9 @@
 #' as_mixing_measure(fit)
 #' @export
 mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", expert = "linear") {
+  if (missing(beta0)) stop_input("beta0", I("missing"), "a finite numeric vector with one bias an atom")
+  if (missing(beta1)) stop_input("beta1", I("missing"), "a finite numeric matrix with one column an atom")
+  if (missing(eta)) stop_input("eta", I("missing"), "a finite numeric matrix with one column an atom")
   router <- as_router(router)
   expert <- as_expert(expert)
   if (!is.numeric(beta0) || length(beta0) == 0L) {
@@ -59,13 +63,14 @@ mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", exper
 }
 
 # `u` agrees with `beta1`, which may be infinite.
-new_mixing_measure <- function(beta0, beta1, u, eta, router, expert, z_center = NULL, z_scale = NULL) {
+new_mixing_measure <- function(beta0, beta1, u, eta, router, expert, z_center = NULL, z_scale = NULL, shared = TRUE) {
   structure(
     list(
       beta0 = as.double(beta0), beta1 = unname(beta1), u = unname(u), eta = unname(eta),
       router = router, expert = expert,
       z_center = if (is.null(z_center)) rep(0, nrow(u)) else as.double(z_center),
-      z_scale = if (is.null(z_scale)) rep(1, nrow(u)) else as.double(z_scale)
+      z_scale = if (is.null(z_scale)) rep(1, nrow(u)) else as.double(z_scale),
+      shared = shared
     ),
     class = "mixing_measure"
   )
@@ -74,10 +79,12 @@ new_mixing_measure <- function(beta0, beta1, u, eta, router, expert, z_center = 
 #' @rdname mixing_measure
 #' @export
 as_mixing_measure <- function(fit) {
+  if (missing(fit)) stop_input("fit", I("missing"), "a fit from fit_cosine_moe(), or a mixing measure")
   if (inherits(fit, "mixing_measure")) return(fit)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe(), or a mixing measure")
   new_mixing_measure(
-    fit$gate$b, fit$gate$beta, fit$gate$u, fit$experts, fit$router, fit$expert, fit$z_center, fit$z_scale
+    fit$gate$b, fit$gate$beta, fit$gate$u, fit$experts, fit$router, fit$expert, fit$z_center, fit$z_scale,
+    fit$names$shared
   )
 }
 

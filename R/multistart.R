@@ -346,7 +346,15 @@ diagnose <- function(par, outcome, best, by, router, control) {
 # Only contrasts of gates enter. On a sphere k gates in k dimensions can be mirrored at the plane of their contrasts.
 has_mirror_image <- function(u, router) {
   k <- ncol(u)
-  if (router$name != "cosine" || k < 2L || nrow(u) != k) return(FALSE)
-  off <- stats::lm.fit(u[, -1L, drop = FALSE] - u[, 1L], u[, 1L])$residuals
-  sqrt(sum(off^2)) > 1e-6 * router$scale
+  router$name == "cosine" && k >= 2L && nrow(u) == k && common_part(u) > 1e-6 * router$scale
 }
+
+# With fewer gates than dimensions there is a whole sphere of such images.
+turns_freely <- function(fit) {
+  u <- fit$gate$u
+  fit$router$name == "cosine" && fit$k >= 2L && nrow(u) > fit$k && common_part(u) > 1e-6 * fit$router$scale
+}
+
+# The length of what all gates have in common, the part orthogonal to their contrasts. On a sphere it is zero where few
+# gates are as far apart as they can be.
+common_part <- function(u) sqrt(sum(stats::lm.fit(u[, -1L, drop = FALSE] - u[, 1L], u[, 1L])$residuals^2))

@@ -249,6 +249,12 @@ fit_notes <- function(fit) {
     },
     about("Expert", found$expert_bound, "is on its bound, `bound_expert`.", "are on their bound, `bound_expert`."),
     if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions),
+    if (turns_freely(fit)) {
+      paste(
+        "With fewer experts than covariates the gates of a cosine router can be turned together: only their contrasts",
+        "are determined, directions are one choice (see canonicalize)."
+      )
+    },
     range_words(fit),
     if (isTRUE(r_squared(fit) < 0)) {
       "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."

@@ -36,6 +36,10 @@ profile_end <- function(problem, target) {
       if (abs(outer$at - inner$at) < 1e-6 * abs(outer$at)) break
     }
   }
+  # A closed bracket is the end; a value that no point of the parameter space has, beyond all where the sum of squares
+  # rises too little, leaves it open.
+  if (!is.null(outer) && is.finite(outer$root)) return(outer$at * problem$error)
+  if (is.null(problem$balls) && !is.null(outer)) return(NA_real_)
   sign(target) * Inf
 }
 
@@ -149,7 +153,8 @@ constrained_minimum <- function(problem, at, near) {
   v <- run$solution
   off <- abs(problem$change(v)$constraints - at)
   outside <- if (is.null(problem$balls)) 0 else max(problem$balls(v)$constraints, 0)
-  if (off > 1e-4 * max(1, abs(at)) || outside > 1e-6 || !is.finite(run$objective)) return(NULL)
+  # 5: the limit of evaluations. Failures are common near a minimum and say little.
+  if (run$status == 5L || off > 1e-4 * max(1, abs(at)) || outside > 1e-6 || !is.finite(run$objective)) return(NULL)
   if (run$objective < -0.01) {
     stop_cosmoe("profile", "The profile found a smaller sum of squares than the fit: refit with more starts.")
   }

@@ -28,7 +28,8 @@
 #' regression function is not (second derivatives of custom experts are taken as zero). For a single linear expert it is
 #' the "HC1" of linear regression. Without the factor \eqn{n / (n - df)} it is `sandwich::sandwich(fit)`; the methods
 #' for `sandwich::estfun()` and `sandwich::bread()` also serve that package's other estimators that rest on these two,
-#' as `sandwich::vcovCL()` for clusters; `sandwich::vcovHC()` is for linear predictors only.
+#' as `sandwich::vcovCL()` for clusters; `vcovHC()`, `vcovBS()` and `NeweyWest()` ask for more than a fit of this kind
+#' can give.
 #'
 #' *Where standard errors would mislead.* On the boundary of the parameter space, with experts that coincide, have
 #' lost their weight or run off, in flat directions, with sparse or nearly separable gates, before convergence, and
@@ -36,7 +37,9 @@
 #' then `NA`, the attribute `irregular` holds the reasons, and one warning of class `cosmoe_warning_irregular` gives
 #' them. The bootstrap needs no normality, and is the alternative to look at; its covariance matrix is given in any
 #' case. An expert too many is recognised by signs: directions in which the fitted values are far from linear within two
-#' standard errors, and an exact Hessian far from the expected one (their ratio outside 0.5 to 2 in some direction).
+#' standard errors, and an exact Hessian far from the expected one (their ratio outside 0.5 to 2 in some direction). A
+#' regression function that is far from right has the same signs, so the sandwich serves for moderate errors of the
+#' model.
 #'
 #' The data of the fit are needed again, as for [model.matrix()]; data that cannot be found stop with a
 #' `cosmoe_error_data`.
@@ -89,6 +92,7 @@ score_product <- function(info) {
 #' @usage \method{estfun}{cosine_moe}(x, ...)
 #' @exportS3Method sandwich::estfun
 estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
+  check_dots_empty(...)
   info <- information(x, parent.frame())
   rows <- info$rows
   weighted <- as.vector(x$residuals) * if (is.null(x$weights)) 1 else x$weights
@@ -102,6 +106,7 @@ estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
 #' @usage \method{bread}{cosine_moe}(x, ...)
 #' @exportS3Method sandwich::bread
 bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
+  check_dots_empty(...)
   info <- information(x, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   names <- names(coef(x, "identifiable"))

@@ -3,8 +3,8 @@
 #' @description
 #' The distance of a mixing measure from a true one by which the theory of these models measures estimates: atoms of G
 #' are assigned to their nearest true atoms, and every cell counts its error of mass and the distances of its atoms,
-#' weighted with their masses. `align = "gauge"`, the default, takes the infimum over all measures with the same
-#' regression function that the model cannot tell from G; without it the losses of two equal functions may be anything.
+#' weighted with their masses. `align = "gauge"`, the default, takes the infimum over everything about the gates that
+#' the model cannot tell from G; without it the losses of two equal functions may be anything.
 #'
 #' @param G,truth Mixing measures from [mixing_measure()], or fits from [fit_cosine_moe()], with the same router,
 #'   expert and covariates. The numbers of atoms, k and \eqn{k_*}{k*}, may differ, and so may the numbers of active
@@ -42,7 +42,9 @@
 #'
 #' Atoms belong to the cells they have after the shift. Where cells change the loss may jump, so the infimum is often
 #' approached and not attained; the value is the loss at the shift that is returned, just beside the jump.
-#' Equal measures up to gauge and order have the loss 0, up to rounding.
+#' Equal measures up to gauge and order have the loss 0, up to rounding. Equal functions with other *experts'*
+#' parameters (units of a network in another order, the sign of an even polynomial) have not: see [canonicalize()]. Nor
+#' have equal atoms of the truth, of which all but the first have empty cells: write them as one.
 #'
 #' *Accuracy.* With the cells given, the best shift solves a convex problem for the linear router and for `space = "u"`,
 #' also with `top_k`; for the cosine routers it is a local solution. Either has a relative error of about 1e-9. Which
@@ -120,7 +122,7 @@ voronoi_loss <- function(G, truth, type = c("L1", "L2", "L3"), r = 1, align = c(
 check_comparable <- function(fit, truth) {
   same <- function(own, other, what) {
     if (identical(own, other)) return(invisible())
-    words <- function(value) if (is.null(value)) "NULL" else format(value, digits = 15L)
+    words <- function(value) if (is.null(value)) "NULL" else gsub("_", " ", format(value, digits = 4L))
     stop_input("G", I(words(own)), sprintf("a measure with the same %s as `truth`, %s", what, words(other)))
   }
   # Over-specified sparse fits activate more experts than the truth: `top_k` may differ.
@@ -140,8 +142,11 @@ check_comparable <- function(fit, truth) {
     own <- fit[[field]]
     other <- truth[[field]]
     if (any(abs(own - other) > 1e-12 * (abs(own) + abs(other)))) {
-      at <- which.max(abs(own - other))
-      same(own[at], other[at], sprintf("%s[%d]", field, at))
+      what <- if (field == "z_center") "centre" else "scale"
+      stop_input(
+        "G", I(sprintf("one with another %s", what)),
+        "a measure whose gate sees the covariates as that of `truth` does (raw ones with `standardize = FALSE`)"
+      )
     }
   }
 }
@@ -156,7 +161,8 @@ print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ..
   show <- function(value) format(value, digits = digits)
   loss <- attributes(x)
   # What is nothing but rounding is shown as 0.
-  tidy <- function(value) replace(value, abs(value) < 1e-12 * as.numeric(x), 0)
+  size <- if (is.finite(x)) as.numeric(x) else 0
+  tidy <- function(value) replace(value, abs(value) < 1e-12 * size, 0)
   loss$parts <- tidy(loss$parts)
   columns <- c("mass", "gate", "expert", "total")
   loss$terms[columns] <- lapply(loss$terms[columns], tidy)
@@ -172,7 +178,9 @@ print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ..
     if (is.infinite(loss$c)) {
       print_line("Approached as the masses of G vanish (c = -Inf).")
     } else {
-      print_line("Aligned by c = ", show(loss$c), " and a shift t of norm ", show(sqrt(sum(loss$shift^2))), ".")
+      rounded <- function(value) if (abs(value) < 1e-12) 0 else value
+      shift <- rounded(sqrt(sum(loss$shift^2)))
+      print_line("Aligned by c = ", show(rounded(loss$c)), " and a shift t of norm ", show(shift), ".")
     }
   }
   members <- vapply(seq_len(nrow(loss$terms)), function(j) {
@@ -187,7 +195,10 @@ print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ..
   invisible(x)
 }
 
-# The attributes describe one loss: results of arithmetic are plain numbers.
+# The attributes describe one loss: results of arithmetic, and columns of data frames, are plain numbers.
+#' @export
+as.data.frame.voronoi_loss <- function(x, ...) as.data.frame(as.numeric(x), ...)
+
 #' @export
 Ops.voronoi_loss <- function(e1, e2) { # nolint: object_name_linter.
   bare <- function(x) if (inherits(x, "voronoi_loss")) as.numeric(x) else x

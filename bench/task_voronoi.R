@@ -1,5 +1,5 @@
 # One aligned Voronoi loss near the truth, d = 32 and 9 fitted against 8 true experts, the call of the core alone: a rate
-# study makes a hundred thousand of them. `theirs` is the millisecond that was promised.
+# study makes a hundred thousand of them. `theirs` is the target, one millisecond.
 task_voronoi <- function(d = 32, k = 9, true_k = 8, times = 201) {
   measure <- function(near = NULL, router = near$router) {
     b <- rep(0, true_k)

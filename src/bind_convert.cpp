@@ -102,6 +102,11 @@ cosmoe::Parameters as_parameters(const Rcpp::List& par) {
     return {Rcpp::as<arma::mat>(par["u"]), Rcpp::as<arma::vec>(par["b"]), Rcpp::as<arma::mat>(par["eta"])};
 }
 
+cosmoe::Atoms as_atoms(const Rcpp::List& measure) {
+    return {Rcpp::as<arma::vec>(measure["beta0"]), field(measure, "u", arma::mat()),
+            Rcpp::as<arma::mat>(measure["beta1"]), Rcpp::as<arma::mat>(measure["eta"])};
+}
+
 cosmoe::Hooks interrupt_hooks() {
     cosmoe::Hooks hooks;
     hooks.interrupted = [] { return R_ToplevelExec(check_interrupt, nullptr) == FALSE; };

@@ -1,19 +1,10 @@
 #include "bind_convert.h"
 #include "measure/voronoi.h"
 
-namespace {
-
-cosmoe::Atoms as_atoms(const Rcpp::List& measure) {
-    return {Rcpp::as<arma::vec>(measure["beta0"]), Rcpp::as<arma::mat>(measure["u"]),
-            Rcpp::as<arma::mat>(measure["beta1"]), Rcpp::as<arma::mat>(measure["eta"])};
-}
-
-}  // namespace
-
 // [[Rcpp::export]]
 Rcpp::List core_voronoi_loss(const Rcpp::List& fit, const Rcpp::List& truth, const Rcpp::List& router,
                              const Rcpp::List& settings) {
-    const cosmoe::Atoms atoms = as_atoms(fit), true_atoms = as_atoms(truth);
+    const cosmoe::Atoms atoms = bind::as_atoms(fit), true_atoms = bind::as_atoms(truth);
     cosmoe::VoronoiSpec spec;
     spec.power = settings["power"];
     spec.squares = settings["squares"];

@@ -38,7 +38,7 @@ Rows rows_of(const arma::mat& x) {
 
 Atoms atoms_of(std::size_t k, arma::uword d, std::mt19937& generator) {
     const auto columns = static_cast<arma::uword>(k);
-    return {normal_matrix(columns, 1, generator), normal_matrix(d, columns, generator),
+    return {normal_matrix(columns, 1, generator), arma::mat(), normal_matrix(d, columns, generator),
             normal_matrix(d + 1, columns, generator)};
 }
 
@@ -55,7 +55,7 @@ void check_first_derivatives() {
         const Model model(tanh_spec("linear", 2), 2, 2);
         arma::mat values(n, 10);
         for (arma::uword i = 0; i < 2; ++i) {
-            const arma::vec eta = atoms.eta.col(i), score = 2 * x * atoms.beta1.col(i);
+            const arma::vec eta = atoms.eta.col(i), score = 2 * x * atoms.beta.col(i);
             const arma::vec h = arma::tanh(x * eta.head(2) + eta[2]), slope = 1 - h % h;
             const arma::vec gate = arma::exp(score - score.max());
             for (arma::uword j = 0; j < 2; ++j) {

@@ -184,3 +184,12 @@ test_that("bad arguments are errors", {
   saturated <- fit_cosine_moe(y ~ x, data.frame(x = c(1, 2), y = c(3, 5)), k = 1)
   refused("degrees of freedom", saturated, 10)
 })
+
+test_that("replicates of a stochastic gradient fit have the scales of the fit", {
+  set.seed(4)
+  x <- matrix(runif(400, 10, 30), 200)
+  y <- ifelse(x[, 1] > 20, 1, -1) + 0.1 * x[, 2] + rnorm(200, sd = 0.1)
+  fit <- suppressWarnings(fit_cosine_moe(x, y, control = moe_control(optimizer = "sgd", n_starts = 3, epochs = 20)))
+  boot <- suppressWarnings(bootstrap_moe(fit, R = 3))
+  expect_true(all(boot$status$sse < 3 * fit$sse))
+})

@@ -138,3 +138,9 @@ test_that("bad arguments are errors", {
   expect_error(confint(fit, type = "bootstrap"), "type", class = "cosmoe_error_input")
   expect_error(confint(fit, 1, robust = TRUE), "robust", class = "cosmoe_error_input")
 })
+
+test_that("profiles know one kind of errors", {
+  fit <- quiet_fit(dist ~ speed, cars, k = 1, control = moe_control(n_starts = 1))
+  error <- expect_error(confint(fit, method = "profile", type = "sandwich"), class = "cosmoe_error_input")
+  expect_identical(error$argument, "type")
+})

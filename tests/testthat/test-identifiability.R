@@ -441,3 +441,8 @@ test_that("derivatives that overflow are an error", {
   expect_s3_class(overflow, "cosmoe_error")
   expect_match(conditionMessage(overflow), "not finite")
 })
+
+test_that("the regression function needs as many points as it has parameters", {
+  set.seed(1)
+  expect_error(check_identifiability("gelu", "linear", 1, k = 4, d = 1, x = cbind(rnorm(12))), "16 different points")
+})

@@ -185,3 +185,15 @@ test_that("everything that rests on standard errors says so once", {
   expect_match(printed, "For these reasons there are no standard errors", all = FALSE)
   expect_true(all(is.na(coef(summary(fit))[, 2:4])))
 })
+
+test_that("cosine gates as far apart as they can be are at a boundary, not flat", {
+  set.seed(3)
+  x <- matrix(runif(1000, -1, 1), 500)
+  p <- plogis(6 * x[, 1] / sqrt(rowSums(x^2)))
+  y <- p * (1 + x[, 2]) - (1 - p) * (1 + x[, 1]) + rnorm(500, sd = 0.1)
+  fit <- fit_cosine_moe(x, y, router = "cosine", standardize = FALSE, control = moe_control(n_starts = 4))
+  expect_equal(sum(fit$gate$u[, 1] * fit$gate$u[, 2]), -1, tolerance = 1e-5)
+  warning <- expect_warning(vcov(fit), class = "cosmoe_warning_irregular")
+  expect_identical(warning$reasons, "the gates are as far apart as a cosine router allows")
+  expect_identical(attr(logLik(fit), "boundary"), 1:2)
+})

@@ -81,6 +81,18 @@ test_that("the canonical measure has the same function, is idempotent, and one f
   }
 })
 
+test_that("a single atom is canonical with its gate on the first axis or at the origin", {
+  for (router in measure_routers) {
+    G <- mixing_measure(0.3, c(1, 2), 1:3, router, "tanh")
+    C <- canonicalize(G)
+    expect_equal(C$beta0, 0)
+    expect_equal(drop(C$u), if (router$name == "cosine") c(3, 0) else c(0, 0))
+    expect_equal(predict(C, diag(2)), predict(G, diag(2)), tolerance = 1e-14)
+    expect_equal(canonicalize(C), C)
+    expect_true(equivalent(G, C))
+  }
+})
+
 test_that("canonical gates: two of a perturbed router are opposite, those of a cosine router have norm 1", {
   set.seed(4)
   G <- canonicalize(random_measure(measure_routers$perturbed_cosine, expert_tanh(), k = 2))
@@ -239,6 +251,45 @@ test_that("sparse gates: with one active expert biases and the size of u have no
   expect_false(isTRUE(all.equal(predict(tied, x), predict(swapped, x))))
   expect_false(equivalent(tied, swapped))
   expect_equal(predict(canonicalize(swapped), x), predict(swapped, x))
+})
+
+test_that("biases that are far apart do not hide differences", {
+  line <- function(b, slope) mixing_measure(c(0, b), rbind(c(0, 60)), cbind(c(1, 0), c(slope, 0)), "linear", "tanh")
+  x <- cbind(c(30, 33, 34, 40))
+  expect_gt(max(abs(predict(line(-2000, 0.01), x) - predict(line(-2000, 0.02), x))), 0.1)
+  expect_false(equivalent(line(-2000, 0.01), line(-2000, 0.02)))
+  expect_false(equivalent(line(-2000, 0.01), line(-1990, 0.01)))
+  expect_true(equivalent(line(-2000, 0.01), canonicalize(line(-2000, 0.01))))
+})
+
+test_that("a gate with covariates of its own must be given them", {
+  fit <- quiet_fit(Ozone ~ Wind | Temp, airquality, control = moe_control(n_starts = 2))
+  error <- expect_error(predict(as_mixing_measure(fit), cbind(c(5, 10))), class = "cosmoe_error_input")
+  expect_identical(error$argument, "z")
+})
+
+test_that("a sparse gate with one active expert is equal to itself in any order", {
+  set.seed(11)
+  for (repetition in 1:20) {
+    G <- random_measure(router_linear(top_k = 1), expert_tanh())
+    by <- sample(3)
+    expect_true(equivalent(G, mixing_measure(G$beta0[by], G$beta1[, by], G$eta[, by], G$router, "tanh")))
+    expect_true(equivalent(G, canonicalize(G)))
+  }
+})
+
+test_that("gates without covariates, missing arguments and threads", {
+  G <- mixing_measure(c(0, 0), matrix(0, 0, 2), rbind(1:2, 0))
+  expect_equal(predict(G, cbind(1:3)), c(1.5, 3, 4.5))
+  expect_equal(predict(canonicalize(G), cbind(1:3)), c(1.5, 3, 4.5))
+  missed <- function(code) expect_error(code, "not missing", class = "cosmoe_error_input")
+  missed(canonicalize())
+  missed(equivalent(G))
+  missed(voronoi_loss(G))
+  missed(mixing_measure(1))
+  missed(as_mixing_measure())
+  error <- expect_error(predict(G, cbind(1), threads = 0), class = "cosmoe_error_input")
+  expect_identical(error$argument, "threads")
 })
 
 test_that("units of the covariates do not matter", {

@@ -363,3 +363,33 @@ test_that("fits may activate more experts than the truth", {
   }
   expect_equal(as.numeric(voronoi_loss(perturbed(2), perturbed(1), "L3")), 0, tolerance = 1e-12)
 })
+
+test_that("powers above 2 are minimised exactly", {
+  # Three atoms on a line, against a search over the shift alone: masses agree at the best factor 1 or below.
+  for (r in c(1, 1.5, 2.5, 3, 4, 6)) {
+    truth <- mixing_measure(c(0, 0, 0), rbind(c(-5, 0, 5)), rbind(c(0, 0, 0), c(0, 0, 0)), "linear", "tanh")
+    off <- c(0.3, -0.2, 0.9)
+    fit <- mixing_measure(log(c(1, 2, 0.5)), truth$beta1 + off, truth$eta, "linear", "tanh")
+    factors <- c(0.5, 1, 2)
+    at <- function(t) {
+      cost <- sum(c(1, 2, 0.5) * abs(off + t)^r)
+      min(3, vapply(factors, function(g) sum(abs(g * c(1, 2, 0.5) - 1)) + g * cost, 0))
+    }
+    best <- optimize(at, c(-2, 2), tol = 1e-12)$objective
+    expect_equal(as.numeric(voronoi_loss(fit, truth, "L1", r = r)), best, tolerance = 1e-8, label = paste("r =", r))
+  }
+})
+
+test_that("gates without covariates, and infinite losses, are shown as they are", {
+  constant <- function(b, eta) mixing_measure(b, matrix(0, 0, 2), eta, "linear", "constant")
+  loss <- voronoi_loss(constant(c(0, 0), rbind(c(0, 1))), constant(c(0, 0), rbind(c(0, 1.5))))
+  expect_equal(as.numeric(loss), 0.5, tolerance = 1e-12)
+  inside <- mixing_measure(c(0, 0), rbind(c(1, -1)), rbind(c(0, 1), c(0, 0)), expert = "tanh")
+  edge <- inside
+  edge$u[] <- c(1, -1)
+  edge$beta1[] <- c(Inf, -Inf)
+  edge$eta[1, 1] <- 0.5
+  infinite <- voronoi_loss(edge, inside, align = "none")
+  expect_identical(as.numeric(infinite), Inf)
+  expect_output(print(infinite), "1.500")
+})

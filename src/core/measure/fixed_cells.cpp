@@ -30,7 +30,7 @@ FixedCells::FixedCells(const Gauge& gauge, const CellLoss& loss, const arma::mat
             if (j == own || !target.col(j).is_finite()) continue;
             // |gate - target_j|^2 - |gate - target_own|^2 is linear in the gate.
             const arma::vec slope = 2 * (target.col(own) - target.col(j));
-            if (arma::abs(slope).max() == 0) continue;
+            if (!arma::any(slope)) continue;
             const double constant = arma::dot(target.col(j) - target.col(own), target.col(j) + target.col(own)) +
                                     (expert(i, j) - expert(i, own)) * (expert(i, j) + expert(i, own));
             gaps_.push_back({i, slope, constant});
@@ -207,7 +207,7 @@ arma::vec FixedCells::minimise(const arma::vec& theta, double gamma, bool stay) 
         gauge_.place(y, gates);
         double nearest = infinity;
         for (arma::uword i = 0; i < cell_.n_elem; ++i)
-            if (power_[i] < 2) nearest = std::min(nearest, arma::norm(gates.col(i) - target_.col(cell_[i])));
+            if (power_[i] != 2) nearest = std::min(nearest, arma::norm(gates.col(i) - target_.col(cell_[i])));
         if (smoothing.length < 1e-6 * nearest) {  // the norms are exact by now
             newton(y, smoothing, 1e-15 * size);
             break;

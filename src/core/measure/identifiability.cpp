@@ -124,8 +124,8 @@ class Blocks {
           functions_(dz_ + q_ + (order < 2 ? 0 : pairs(dz_ + q_))),
           // Tall blocks: each costs a QR decomposition of its rows and the factor's.
           block_rows_(round_up(std::min(rows.n, std::max<std::size_t>(256, 2 * k_ * functions_)))),
-          u_(model.router->to_gate(atoms.beta1)),
-          chart_(chart_jacobians(*model.router, atoms.beta1)),
+          u_(model.router->to_gate(atoms.beta)),
+          chart_(chart_jacobians(*model.router, atoms.beta)),
           x_(block_rows_, rows.dx + 1),
           zeta_(block_rows_, dz_ + 1),
           logit_(block_rows_, k_),
@@ -133,7 +133,7 @@ class Blocks {
           gate_(block_rows_, k_),
           expert_(model, block_rows_),
           experts_(k_) {
-        for (std::size_t i = 0; i < k_; ++i) curvature_.push_back(model.router->curvature(atoms.beta1.col(i)));
+        for (std::size_t i = 0; i < k_; ++i) curvature_.push_back(model.router->curvature(atoms.beta.col(i)));
     }
 
     DerivativeFactors factors(const Hooks& hooks) {
@@ -206,7 +206,7 @@ class Blocks {
 
     arma::mat jacobian() {
         for (std::size_t i = 0; i < k_; ++i) std::copy_n(scores_.colptr(i), count_, logit_.col(i));
-        gate_probabilities(logit_, atoms_.beta0.memptr(), k_, padded_, model_.spec.router.top_k, mask_, gate_);
+        gate_probabilities(logit_, atoms_.bias.memptr(), k_, padded_, model_.spec.router.top_k, mask_, gate_);
         const arma::mat p = columns(gate_, k_);
         arma::vec f(count_, arma::fill::zeros);
         for (std::size_t i = 0; i < k_; ++i) f += p.col(i) % experts_[i].value.head(count_);
@@ -241,7 +241,7 @@ class Blocks {
 DerivativeFactors derivative_factors(const Model& model, const Rows& rows, const Atoms& atoms, int order,
                                      const Hooks& hooks) {
     const Layout& layout = model.layout;
-    if (atoms.beta1.n_rows != layout.dz() || atoms.beta1.n_cols != layout.k() || atoms.beta0.n_elem != layout.k() ||
+    if (atoms.beta.n_rows != layout.dz() || atoms.beta.n_cols != layout.k() || atoms.bias.n_elem != layout.k() ||
         atoms.eta.n_rows != layout.q() || atoms.eta.n_cols != layout.k())
         throw InvalidArgument("parameters do not have the shape of the model");
     if (order != 1 && order != 2) throw InvalidArgument("the order of derivatives must be 1 or 2");

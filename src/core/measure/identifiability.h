@@ -4,16 +4,10 @@
 
 #include "common/armadillo.h"
 #include "common/hooks.h"
+#include "measure/atoms.h"
 #include "regression/pass.h"
 
 namespace cosmoe {
-
-// A mixing measure in the paper's coordinates.
-struct Atoms {
-    arma::vec beta0;  // k
-    arma::mat beta1;  // dz x k
-    arma::mat eta;    // q x k
-};
 
 // Let A be the matrix with a column for each function and a row for each row of data. Only the triangular factor R of A
 // = QR is kept: it has the singular values and null vectors of A, and none of the accuracy is lost that the Gram matrix
@@ -26,7 +20,7 @@ struct DerivativeFactors {
     arma::mat regression;
 };
 
-// Second derivatives of custom experts are differences of their gradients.
+// At the atoms' beta. Second derivatives of custom experts are differences of their gradients.
 DerivativeFactors derivative_factors(const Model& model, const Rows& rows, const Atoms& atoms, int order,
                                      const Hooks& hooks);
 

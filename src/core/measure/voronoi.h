@@ -3,14 +3,9 @@
 
 #include "common/armadillo.h"
 #include "gate/router.h"
+#include "measure/atoms.h"
 
 namespace cosmoe {
-
-// The atoms of a mixing measure, one column each. `beta` is infinite where `u` is on the boundary.
-struct Atoms {
-    arma::vec bias;
-    arma::mat u, beta, eta;
-};
 
 struct VoronoiSpec {
     double power = 1;         // of the distances
