@@ -34,7 +34,8 @@
 #'
 #' @seealso [equivalent()], [voronoi_loss()].
 #' @examples
-#' G <- mixing_measure(c(0, 1), cbind(c(1, 0), c(-1, 0.5)), cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh")
+#' beta1 <- cbind(c(1, 0), c(-1, 0.5))
+#' G <- mixing_measure(c(0, 1), beta1, cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh")
 #' canonicalize(G)
 #' @export
 canonicalize <- function(G) {

@@ -32,10 +32,11 @@
 #'
 #' @seealso [canonicalize()], [voronoi_loss()], [check_identifiability()].
 #' @examples
-#' G <- mixing_measure(c(0, 1), cbind(c(1, 0), c(-1, 0.5)), cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh")
+#' beta1 <- cbind(c(1, 0), c(-1, 0.5))
+#' G <- mixing_measure(c(0, 1), beta1, cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh")
 #' equivalent(G, canonicalize(G))
 #' # With two directions in three dimensions the pair can be turned about their difference.
-#' cosine <- function(beta1) mixing_measure(c(0, 0), beta1, cbind(1:4, 0), router = "cosine", expert = "gelu")
+#' cosine <- function(beta1) mixing_measure(c(0, 0), beta1, cbind(1:4, 0), "cosine", "gelu")
 #' equivalent(cosine(cbind(c(1, 0, 1), c(-1, 0, 1))), cosine(cbind(c(1, 1, 0), c(-1, 1, 0))))
 #' equivalent(cosine(cbind(c(1, 0, 1), c(-1, 0, 1))), cosine(cbind(c(1, 1, 1), c(-1, 1, 1))))
 #' @export

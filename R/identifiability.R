@@ -125,7 +125,7 @@
 #' check_identifiability("tanh", "perturbed_cosine")
 #' check_identifiability("linear", "cosine", order = 1)
 #' # Two equal atoms cannot be told apart.
-#' G <- mixing_measure(c(0, 0), cbind(c(1, 2), c(1, 2)), cbind(c(1, 0, 1), c(1, 0, 1)), expert = "tanh")
+#' G <- mixing_measure(c(0, 0), cbind(1:2, 1:2), cbind(c(1, 0, 1), c(1, 0, 1)), expert = "tanh")
 #' check_identifiability(at = G, order = 1)
 #' @export
 check_identifiability <- function(expert, router, order = c(1, 2), k = 2, d = 2, at = NULL, x = NULL, draws = 3,

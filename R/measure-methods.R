@@ -24,9 +24,11 @@
 #'
 #' @seealso [mixing_measure()], [fit_cosine_moe()].
 #' @examples
-#' G <- mixing_measure(c(0.3, 0), cbind(c(1, 0), c(-1, 0.5)), cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh")
+#' beta1 <- cbind(c(1, 0), c(-1, 0.5))
+#' G <- mixing_measure(c(0.3, 0), beta1, cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh")
 #' data <- simulate(G, n = 200, sigma = 0.1, seed = 1)
-#' fit <- fit_cosine_moe(data$x, data$y, expert = "tanh", standardize = FALSE, control = moe_control(n_starts = 5))
+#' quick <- moe_control(n_starts = 5)
+#' fit <- fit_cosine_moe(data$x, data$y, expert = "tanh", standardize = FALSE, control = quick)
 #' predict(G, cbind(0.5, -0.5), type = "gate")
 #' plot(as_mixing_measure(fit))
 #' @name mixing_measure-methods

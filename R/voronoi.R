@@ -77,7 +77,8 @@
 #' @seealso [mixing_measure()], [canonicalize()], [equivalent()].
 #' @examples
 #' truth <- mixing_measure(
-#'   beta0 = c(0.3, 0), beta1 = cbind(c(1, 0), c(-1, 0.5)), eta = cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh"
+#'   beta0 = c(0.3, 0), beta1 = cbind(c(1, 0), c(-1, 0.5)),
+#'   eta = cbind(c(2, 0, 1), c(-1, 1, 0)), expert = "tanh"
 #' )
 #' G <- mixing_measure(
 #'   beta0 = c(0.1, -1, -0.9), beta1 = cbind(c(1.1, 0), c(-1, 0.4), c(-0.9, 0.6)),
