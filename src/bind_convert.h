@@ -3,6 +3,7 @@
 
 #include <RcppArmadillo/Lighter>
 
+#include "regression/family.h"
 #include "regression/least_squares.h"
 #include "regression/parameters.h"
 
@@ -13,6 +14,7 @@ cosmoe::ModelSpec as_model(const Rcpp::List& model);
 cosmoe::Rows as_rows(const Rcpp::List& rows);
 cosmoe::Parameters as_parameters(const Rcpp::List& par);
 cosmoe::RouterSpec as_router(const Rcpp::List& router);
+cosmoe::FamilySpec as_family(const Rcpp::List& family);
 // Asks R whether the user pressed Ctrl-C, without letting R jump out of C++ frames.
 cosmoe::Hooks interrupt_hooks();
 

@@ -2,10 +2,11 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "check.h"
 #include "common/errors.h"
-#include "regression/likelihood.h"
+#include "regression/em.h"
 #include "regression/pass.h"
 
 namespace {
@@ -31,7 +32,8 @@ struct Data {
             if (family == "gaussian") y[i] = 2 * draw(generator);
             if (family == "Gamma") y[i] = std::exp(draw(generator));
             if (family == "poisson") y[i] = static_cast<double>(generator() % 6);
-            if (family == "binomial") y[i] = static_cast<double>(generator() % (1 + static_cast<unsigned>(trials[i]))) / trials[i];
+            if (family == "binomial")
+                y[i] = static_cast<double>(generator() % (1 + static_cast<unsigned>(trials[i]))) / trials[i];
         }
         w[0] = 0;
         rows.n = n;
@@ -122,9 +124,11 @@ void check_case(const FamilySpec& spec, const ModelSpec& model_settings, bool po
         const Evaluation e = pass.evaluate(theta, Order::hessian);
         CHECK_NEAR(e.value, value, 1e-10 * std::abs(value));
         CHECK(pass.evaluate(theta, Order::value).value == e.value);
-        check_near(e.gradient,
-                   differences(theta, [&](const arma::vec& at) { return arma::vec{pass.evaluate(at, Order::value).value}; }).t(),
-                   1e-8);
+        check_near(
+            e.gradient,
+            differences(theta, [&](const arma::vec& at) { return arma::vec{pass.evaluate(at, Order::value).value}; })
+                .t(),
+            1e-8);
         check_near(e.hessian,
                    differences(theta, [&](const arma::vec& at) { return pass.evaluate(at, Order::gradient).gradient; }),
                    1e-8);
@@ -135,11 +139,13 @@ void check_case(const FamilySpec& spec, const ModelSpec& model_settings, bool po
         check_near(em.evaluate(theta, Order::gradient).gradient, e.gradient, 1e-12);
         const arma::vec away = theta + 0.05 * random_theta(model, seed + 10, false);
         const Evaluation there = em.evaluate(away, Order::hessian);
-        check_near(there.gradient,
-                   differences(away, [&](const arma::vec& at) { return arma::vec{em.evaluate(at, Order::value).value}; }).t(),
-                   1e-8);
+        check_near(
+            there.gradient,
+            differences(away, [&](const arma::vec& at) { return arma::vec{em.evaluate(at, Order::value).value}; }).t(),
+            1e-8);
         check_near(there.hessian,
-                   differences(away, [&](const arma::vec& at) { return em.evaluate(at, Order::gradient).gradient; }), 1e-8);
+                   differences(away, [&](const arma::vec& at) { return em.evaluate(at, Order::gradient).gradient; }),
+                   1e-8);
         CHECK(arma::eig_sym(there.normal).min() > -1e-8 * arma::abs(there.normal).max());
         // Jensen: what EM's function gains, the likelihood gains at least.
         const double gain = em.evaluate(theta, Order::value).value - there.value;
@@ -152,10 +158,11 @@ void check_families() {
         FamilySpec family;
         bool positive;
     };
-    const Case cases[] = {{{"gaussian", "identity"}, false}, {{"gaussian", "log"}, false},    {{"gaussian", "inverse"}, true},
-                          {{"poisson", "log"}, false},       {{"poisson", "identity"}, true}, {{"poisson", "sqrt"}, true},
-                          {{"binomial", "logit"}, false},    {{"binomial", "probit"}, false}, {{"binomial", "cloglog"}, false},
-                          {{"Gamma", "inverse"}, true},      {{"Gamma", "log"}, false},       {{"Gamma", "identity"}, true}};
+    const Case cases[] = {
+        {{"gaussian", "identity"}, false}, {{"gaussian", "log"}, false},    {{"gaussian", "inverse"}, true},
+        {{"poisson", "log"}, false},       {{"poisson", "identity"}, true}, {{"poisson", "sqrt"}, true},
+        {{"binomial", "logit"}, false},    {{"binomial", "probit"}, false}, {{"binomial", "cloglog"}, false},
+        {{"Gamma", "inverse"}, true},      {{"Gamma", "log"}, false},       {{"Gamma", "identity"}, true}};
     for (const Case& c : cases) {
         const bool free = make_family(c.family)->has_dispersion();
         for (const std::size_t dispersions : {1, 3}) {
@@ -171,9 +178,103 @@ void check_families() {
     CHECK_THROWS(make_family({"gaussian", "cube"}), InvalidArgument);
 }
 
+// --- fits ----------------------------------------------------------------------------------------------------------
+
+// Two lines under a smooth gate, with noise of two sizes.
+struct TwoLines {
+    arma::mat x, z;
+    arma::vec y;
+    Rows rows;
+    explicit TwoLines(arma::uword n, unsigned seed) : x(n, 1), z(n, 1), y(n) {
+        std::mt19937 generator(seed);
+        std::normal_distribution<double> draw;
+        std::uniform_real_distribution<double> share;
+        for (arma::uword i = 0; i < n; ++i) {
+            x(i, 0) = draw(generator), z(i, 0) = draw(generator);
+            const bool first = share(generator) < 1 / (1 + std::exp(-0.5 - 1.5 * z(i, 0)));
+            y[i] = first ? 1 + 2 * x(i, 0) + 0.3 * draw(generator) : -1 - x(i, 0) + 0.6 * draw(generator);
+        }
+        rows.n = n;
+        rows.x = x.memptr(), rows.dx = 1, rows.z = z.memptr(), rows.dz = 1, rows.y = y.memptr();
+    }
+    TwoLines(const TwoLines&) = delete;
+    TwoLines& operator=(const TwoLines&) = delete;
+};
+
+ModelSpec two_experts(const std::string& router, std::size_t dispersions) {
+    ModelSpec out = model_spec(router, "linear", dispersions, 0);
+    out.k = 2;
+    return out;
+}
+
+bool never_increases(const Fit& fit) {
+    for (std::size_t i = 1; i < fit.trace.size(); ++i)
+        if (fit.trace[i] > fit.trace[i - 1]) return false;
+    return fit.trace.size() > 1 && fit.value <= fit.trace.back() + 1e-9 * std::abs(fit.value);
+}
+
+void check_one_expert() {
+    const TwoLines data(100, 3);
+    ModelSpec spec = two_experts("linear", 1);
+    spec.k = 1;
+    const Model model(spec, 1, 1);
+    const auto family = make_family({"gaussian", "identity"});
+    const Fit fit = fit_likelihood(model, *family, data.rows, random_theta(model, 1, false), EmSettings(), no_hooks);
+    const arma::mat design = arma::join_rows(data.x, arma::ones(100));
+    const arma::vec beta = arma::solve(design, data.y);
+    const double squares = arma::accu(arma::square(data.y - design * beta));
+    CHECK(fit.status == Status::converged);
+    CHECK_NEAR(fit.theta[model.layout.eta(0)], beta[0], 1e-5);
+    CHECK_NEAR(std::exp(fit.theta[model.layout.dispersion(0)]), std::sqrt(squares / 100), 1e-5);
+    CHECK_NEAR(-fit.value, -50 * (std::log(2 * arma::datum::pi * squares / 100) + 1), 1e-6);
+}
+
+// Pure EM, its hybrid and NLopt end at the same maximum, and no iteration loses likelihood.
+void check_maxima() {
+    const auto family = make_family({"gaussian", "identity"});
+    for (const char* router : {"linear", "cosine", "perturbed_cosine"})
+        for (const std::size_t dispersions : {1, 2})
+            for (const unsigned seed : {1, 2, 3}) {
+                const TwoLines data(400, seed);
+                const Model model(two_experts(router, dispersions), 1, 1);
+                const arma::vec start = random_theta(model, seed, false);
+                EmSettings settings;
+                settings.max_passes = 5000;
+                const Fit hybrid = fit_likelihood(model, *family, data.rows, start, settings, no_hooks);
+                CHECK(hybrid.status == Status::converged);
+                CHECK(never_increases(hybrid));
+                settings.hybrid = false;
+                const Fit em = fit_likelihood(model, *family, data.rows, start, settings, no_hooks);
+                CHECK(em.status == Status::converged);
+                CHECK(never_increases(em));
+                CHECK_NEAR(em.value, hybrid.value, 1e-5);
+                settings.optimizer = "slsqp";
+                const Fit other = fit_likelihood(model, *family, data.rows, hybrid.theta, settings, no_hooks);
+                CHECK_NEAR(other.value, hybrid.value, 1e-6);
+            }
+}
+
+// An expert that takes two equal responses for itself would have no noise: the dispersion stops at its bound.
+void check_degenerate() {
+    TwoLines data(60, 5);
+    data.y[0] = data.y[1] = 30;
+    data.x(1, 0) = data.x(0, 0) + 0.5;
+    const Model model(two_experts("linear", 2), 1, 1);
+    const auto family = make_family({"gaussian", "identity"});
+    arma::vec start = random_theta(model, 1, false);
+    start[model.layout.eta(1)] = 0, start[model.layout.eta(1) + 1] = 30, start[model.layout.dispersion(1)] = -3;
+    const Fit fit = fit_likelihood(model, *family, data.rows, start, EmSettings(), no_hooks);
+    CHECK(std::isfinite(fit.value));
+    CHECK(fit.active_dispersions == std::vector<std::size_t>{1});
+    CHECK_NEAR(fit.theta[model.layout.dispersion(1)], -10, 1e-6);
+}
+
 }  // namespace
 
 int main() {
     check_families();
+    check_one_expert();
+    check_maxima();
+    check_degenerate();
     return check::report();
 }

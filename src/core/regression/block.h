@@ -48,14 +48,14 @@ struct Block {
           features(block_rows, std::max(layout.dx(), layout.dz()) + 1),
           scratch(block_rows, std::max<std::size_t>(1, wide)) {}
 
-    std::size_t n = 0, valid = 0;     // padded and true number of rows; padding has weight 0
-    std::size_t predictors, curved;   // of one expert
-    Buffer x, zeta, logit, mask, p;   // features; logits; gate
-    Buffer h, first, second;          // experts and their derivatives in their own predictors
-    Buffer slope;                     // one column a predictor: what the normal matrix is made of
-    Buffer weighted;                  // one column a predictor: weight times the derivative of the criterion
-    Buffer f, y, w, offset, trials;   // of the rows
-    Buffer terms;                     // a criterion's own columns
+    std::size_t n = 0, valid = 0;    // padded and true number of rows; padding has weight 0
+    std::size_t predictors, curved;  // of one expert
+    Buffer x, zeta, logit, mask, p;  // features; logits; gate
+    Buffer h, first, second;         // experts and their derivatives in their own predictors
+    Buffer slope;                    // one column a predictor: what the normal matrix is made of
+    Buffer weighted;                 // one column a predictor: weight times the derivative of the criterion
+    Buffer f, y, w, offset, trials;  // of the rows
+    Buffer terms;                    // a criterion's own columns
     Buffer coef, features, scratch;
 
     // Columns of expert m's derivatives.

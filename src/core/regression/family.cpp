@@ -62,7 +62,11 @@ struct Gaussian {
     explicit Gaussian(double phi) : phi_(phi), precision_(std::exp(-2 * phi)) {}
     DensityAt at(double y, double, double mean) const {
         const double e = y - mean, square = e * e * precision_;
-        return {-0.5 * (log_two_pi + square) - phi_, e * precision_, -precision_, square - 1, -2 * square,
+        return {-0.5 * (log_two_pi + square) - phi_,
+                e * precision_,
+                -precision_,
+                square - 1,
+                -2 * square,
                 -2 * e * precision_};
     }
     double phi_, precision_;
@@ -75,8 +79,12 @@ struct Poisson {
     DensityAt at(double y, double, double mean) const {
         if (!(mean > 0) && !(mean == 0 && y == 0)) return {minus_infinity, 0, 0, 0, 0, 0};
         const double ratio = y > 0 ? y / mean : 0;
-        return {(y > 0 ? y * std::log(mean) - std::lgamma(y + 1) : 0) - mean, ratio - 1, y > 0 ? -ratio / mean : 0, 0,
-                0, 0};
+        return {(y > 0 ? y * std::log(mean) - std::lgamma(y + 1) : 0) - mean,
+                ratio - 1,
+                y > 0 ? -ratio / mean : 0,
+                0,
+                0,
+                0};
     }
 };
 
@@ -91,7 +99,8 @@ struct Binomial {
         if ((hits > 0 && !(mean > 0)) || (misses > 0 && !(rest > 0))) return {minus_infinity, 0, 0, 0, 0, 0};
         DensityAt out{log_choose(n, hits), 0, 0, 0, 0, 0};
         if (hits > 0) out.value += hits * std::log(mean), out.mean1 += hits / mean, out.mean2 -= hits / mean / mean;
-        if (misses > 0) out.value += misses * std::log1p(-mean), out.mean1 -= misses / rest, out.mean2 -= misses / rest / rest;
+        if (misses > 0)
+            out.value += misses * std::log1p(-mean), out.mean1 -= misses / rest, out.mean2 -= misses / rest / rest;
         return out;
     }
 };
@@ -126,8 +135,11 @@ struct Gamma {
         if (!(mean > 0) || !(y > 0)) return {minus_infinity, 0, 0, 0, 0, 0};
         const double ratio = y / mean, logs = phi_ - std::log(mean) + std::log(y);
         const double slope = nu_ * (1 + logs - digamma_ - ratio);
-        return {nu_ * logs - nu_ * ratio - log_gamma_ - std::log(y), nu_ * (ratio - 1) / mean,
-                nu_ * (1 - 2 * ratio) / (mean * mean), slope, slope + nu_ * (1 - nu_ * trigamma_),
+        return {nu_ * logs - nu_ * ratio - log_gamma_ - std::log(y),
+                nu_ * (ratio - 1) / mean,
+                nu_ * (1 - 2 * ratio) / (mean * mean),
+                slope,
+                slope + nu_ * (1 - nu_ * trigamma_),
                 nu_ * (ratio - 1) / mean};
     }
     double phi_, nu_, log_gamma_, digamma_, trigamma_;

@@ -16,9 +16,9 @@ struct FamilySpec {
 // Columns of n values; those of derivatives in phi are zero for families without dispersion.
 struct DensityBlock {
     std::size_t n;
-    const double *y, *trials;  // a binomial y is a share of trials
-    double *log_density, *d1, *d2;   // in the predictor
-    double *dphi, *d2phi, *dcross;   // in phi, twice in phi, in both
+    const double *y, *trials;       // a binomial y is a share of trials
+    double *log_density, *d1, *d2;  // in the predictor
+    double *dphi, *d2phi, *dcross;  // in phi, twice in phi, in both
 };
 
 class Family {

@@ -15,8 +15,8 @@ void LikelihoodCriterion::densities(const Layout& layout, const arma::vec& theta
         const double* h = block.h.col(m);
         for (std::size_t i = 0; i < n; ++i) eta[i] = h[i] + offset[i];
         const auto col = [&](Part part) { return block.terms.col(column(part, m)); };
-        const DensityBlock out{n,       block.y.col(0), block.trials.col(0), col(log_density), col(d1), col(d2), col(dphi),
-                               col(d2phi), col(dcross)};
+        const DensityBlock out{n,       block.y.col(0), block.trials.col(0), col(log_density), col(d1),
+                               col(d2), col(dphi),      col(d2phi),          col(dcross)};
         family_.evaluate(out, w, eta, layout.dispersions() > 0 ? theta[layout.dispersion(m)] : 0.0);
     }
 }
@@ -48,7 +48,8 @@ double LikelihoodCriterion::shares(const Layout& layout, Block& block) const {
         if (w[i] > 0) value += w[i] * (top[i] + std::log(total[i]));
         total[i] = total[i] > 0 ? 1 / total[i] : 0;
     }
-    for (std::size_t m = 0; m < k; ++m) kernel::multiply(total, block.terms.col(column(share, m)), n, block.terms.col(column(share, m)));
+    for (std::size_t m = 0; m < k; ++m)
+        kernel::multiply(total, block.terms.col(column(share, m)), n, block.terms.col(column(share, m)));
     return value;
 }
 

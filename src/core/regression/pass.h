@@ -20,7 +20,7 @@ struct ModelSpec {
     RouterSpec router;
     ExpertSpec expert;
     std::size_t k = 2;
-    std::size_t dispersions = 0;  // 0, 1 or k
+    std::size_t dispersions = 0;   // 0, 1 or k
     double dispersion_bound = 10;  // of the logarithms' absolute values
 };
 
@@ -54,7 +54,6 @@ class Pass {
     Evaluation evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const;
 
     void predict(const arma::vec& theta, const Prediction& out) const;
-
 
   private:
     struct Sums;  // a chunk's totals
