@@ -25,3 +25,7 @@ core_enclosing_ball <- function(u) {
     .Call(`_cosmoe_core_enclosing_ball`, u)
 }
 
+core_identifiability <- function(model, rows, atoms, order) {
+    .Call(`_cosmoe_core_identifiability`, model, rows, atoms, order)
+}
+

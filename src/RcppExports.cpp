@@ -89,6 +89,20 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_identifiability
+Rcpp::List core_identifiability(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& atoms, int order);
+RcppExport SEXP _cosmoe_core_identifiability(SEXP modelSEXP, SEXP rowsSEXP, SEXP atomsSEXP, SEXP orderSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type model(modelSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type rows(rowsSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type atoms(atomsSEXP);
+    Rcpp::traits::input_parameter< int >::type order(orderSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_identifiability(model, rows, atoms, order));
+    return rcpp_result_gen;
+END_RCPP
+}
 
 static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit", (DL_FUNC) &_cosmoe_core_fit, 4},
@@ -97,6 +111,7 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},
+    {"_cosmoe_core_identifiability", (DL_FUNC) &_cosmoe_core_identifiability, 4},
     {NULL, NULL, 0}
 };
 

@@ -142,6 +142,29 @@ void check_pull_back() {
             }
 }
 
+void check_curvature() {
+    std::mt19937 generator(5);
+    for (const char* name : {"linear", "cosine", "perturbed_cosine"})
+        for (const arma::uword d : {1, 3})
+            for (int repeat = 0; repeat < 5; ++repeat) {
+                const auto router = make_router(spec(name, 1.7));
+                const arma::vec beta = normal_matrix(d, 1, generator);
+                const arma::cube curvature = router->curvature(beta);
+                const double h = 1e-4 * arma::norm(beta);
+                for (arma::uword c = 0; c < d; ++c)
+                    for (arma::uword b = 0; b < d; ++b) {
+                        // The gradient of u_c is what pull_back makes of the unit vector c.
+                        arma::vec unit(d, arma::fill::zeros), more = beta, less = beta;
+                        unit[c] = 1, more[b] += h, less[b] -= h;
+                        const arma::vec slope =
+                            (router->pull_back(more, unit) - router->pull_back(less, unit)) / (2 * h);
+                        for (arma::uword a = 0; a < d; ++a)
+                            CHECK_NEAR(curvature(a, b, c), slope[a], 1e-6 * (1 + 1 / arma::dot(beta, beta)));
+                    }
+                CHECK(arma::abs(router->curvature(arma::vec(d, arma::fill::zeros))).max() == 0);
+            }
+}
+
 // --- feature maps -------------------------------------------------------------------------------------------------
 
 // The features of one row z, through the block loader.
@@ -285,6 +308,7 @@ int main() {
     check_zero_and_boundary();
     check_extreme_charts();
     check_pull_back();
+    check_curvature();
     check_features();
     check_loading();
     check_dense();

@@ -23,6 +23,23 @@ struct Polar {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
+// Second derivatives of u = s beta / (norm(beta) + tau). With e = beta / norm(beta), L = norm(beta) + tau:
+// s / L^2 ((1 + 2 norm(beta) / L) e_a e_b e_c - [c = a] e_b - [c = b] e_a - [a = b] e_c).
+arma::cube radial_curvature(const arma::vec& beta, double scale, double tau) {
+    const arma::uword d = beta.n_elem;
+    arma::cube out(d, d, d, arma::fill::zeros);
+    const Polar polar(beta);
+    if (polar.norm == 0) return out;
+    const arma::vec& e = polar.direction;
+    const double length = polar.norm + tau, factor = 1 + 2 * polar.norm / length;
+    for (arma::uword c = 0; c < d; ++c)
+        for (arma::uword b = 0; b < d; ++b)
+            for (arma::uword a = 0; a < d; ++a)
+                out(a, b, c) = scale / length / length *
+                               (factor * e[a] * e[b] * e[c] - (c == a) * e[b] - (c == b) * e[a] - (a == b) * e[c]);
+    return out;
+}
+
 class LinearRouter final : public Router {
   public:
     explicit LinearRouter(const RouterSpec& spec) : scale_(spec.scale), bound_(spec.bound_gate) {}
@@ -34,6 +51,9 @@ class LinearRouter final : public Router {
     arma::mat to_gate(const arma::mat& beta) const override { return scale_ * beta; }
     arma::mat to_beta(const arma::mat& u) const override { return u / scale_; }
     arma::mat pull_back(const arma::mat&, const arma::mat& gradient_u) const override { return scale_ * gradient_u; }
+    arma::cube curvature(const arma::vec& beta) const override {
+        return arma::cube(beta.n_elem, beta.n_elem, beta.n_elem, arma::fill::zeros);
+    }
 
   private:
     double scale_, bound_;
@@ -61,6 +81,7 @@ class CosineRouter final : public Router {
         }
         return out;
     }
+    arma::cube curvature(const arma::vec& beta) const override { return radial_curvature(beta, scale_, 0); }
 
   private:
     double scale_;
@@ -106,6 +127,7 @@ class PerturbedCosineRouter final : public Router {
         }
         return out;
     }
+    arma::cube curvature(const arma::vec& beta) const override { return radial_curvature(beta, scale_, tau1_); }
 
   private:
     // Closer to the boundary than this, norm(beta) is an accident of rounding.

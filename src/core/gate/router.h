@@ -37,6 +37,9 @@ class Router {
 
     // du/dbeta' applied to a gradient in u: the gradient in beta, one column a gate.
     virtual arma::mat pull_back(const arma::mat& beta, const arma::mat& gradient_u) const = 0;
+
+    // Second derivatives of the chart at one beta: d2u_c / dbeta_a dbeta_b at (a, b, c). 0 where there are none, at 0.
+    virtual arma::cube curvature(const arma::vec& beta) const = 0;
 };
 
 struct RouterSpec {
