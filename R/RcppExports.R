@@ -13,6 +13,10 @@ core_predict <- function(model, rows, par, threads) {
     .Call(`_cosmoe_core_predict`, model, rows, par, threads)
 }
 
+core_jacobian <- function(model, rows, par, threads) {
+    .Call(`_cosmoe_core_jacobian`, model, rows, par, threads)
+}
+
 core_direction_to_gate <- function(router, beta) {
     .Call(`_cosmoe_core_direction_to_gate`, router, beta)
 }

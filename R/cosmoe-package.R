@@ -10,7 +10,8 @@
 #'
 #' Every error of the package has the class `cosmoe_error` and one that says its kind: `cosmoe_error_input` (a bad
 #' argument), `cosmoe_error_data` (data that cannot be fitted), `cosmoe_error_newdata`, `cosmoe_error_interrupt` or
-#' `cosmoe_error_core`. A fit that has not converged gives one warning of class `cosmoe_warning_convergence`.
+#' `cosmoe_error_core`. A fit that has not converged gives one warning of class `cosmoe_warning_convergence`; standard
+#' errors that would mislead are `NA`, with one of class `cosmoe_warning_irregular`.
 #'
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
 #' perturbing cosine router in mixture of experts. ICLR 2025, arXiv:2405.14131.

@@ -23,12 +23,15 @@
 #' covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
 #' the boundary; its direction is that of `fit$gate$u`.
 #'
-#' A least squares fit has no likelihood: there is no `logLik()` and no `AIC()`.
+#' Standard errors and tests belong to `coef(fit, "identifiable")`: see [vcov.cosine_moe()], [confint.cosine_moe()] and
+#' [summary.cosine_moe()]; [logLik.cosine_moe()] for likelihood and AIC.
 #'
 #' @return
 #' * `coef()`: for `"gate"` a matrix with one column for each expert, the bias in the row `(Intercept)` and
 #'   \eqn{\beta_k} below it; for `"experts"` one with the parameters of each expert, intercept first; for `"all"` both
-#'   in one vector, with names such as `gate1:lstat` and `expert1:lstat`.
+#'   in one vector, with names such as `gate1:lstat` and `expert1:lstat`; for `"identifiable"` the same vector with
+#'   what the data can determine of the gates: biases minus their mean, and vectors minus theirs, \eqn{\beta_k} for the
+#'   linear router and the bounded \eqn{u_k} for the others. A fit with one expert has no gate there.
 #' * `residuals()`: a numeric vector; `fitted()` and `weights()` too (`NULL` without weights). After `na.action =
 #'   na.exclude` all three have `NA` for the rows that the fit dropped.
 #' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable
@@ -60,12 +63,21 @@ NULL
 
 #' @rdname cosine_moe-methods
 #' @export
-coef.cosine_moe <- function(object, what = c("all", "gate", "experts"), ...) {
+coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifiable"), ...) {
   check_dots_empty(...)
-  what <- check_choice(what, c("all", "gate", "experts"))
+  what <- check_choice(what, c("all", "gate", "experts", "identifiable"))
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
-  switch(what, gate = gate, experts = experts, all = c(by_column(gate, "gate"), by_column(experts, "expert")))
+  if (what == "identifiable") gate <- gate_contrasts(object$gate, object$router)
+  switch(what, gate = gate, experts = experts, c(by_column(gate, "gate"), by_column(experts, "expert")))
+}
+
+# Bias and vector of each gate relative to the mean over the experts: what a softmax tells of them. The vector is beta
+# for the linear router and the bounded u for the others. A single expert has no gate.
+gate_contrasts <- function(gate, router) {
+  if (length(gate$b) == 1L) return(gate$u[0L, , drop = FALSE])
+  gate <- rbind(`(Intercept)` = gate$b, if (router$name == "linear") gate$u / router$scale else gate$u)
+  gate - rowMeans(gate)
 }
 
 # In linear forms a'x + b the core has the intercept last, readers expect it first.
@@ -76,8 +88,8 @@ intercept_first <- function(par) {
 
 # The columns of a matrix one after the other, with names such as "gate1:wt".
 by_column <- function(values, prefix) {
-  names <- outer(rownames(values), seq_len(ncol(values)), function(row, column) paste0(prefix, column, ":", row))
-  stats::setNames(as.vector(values), names)
+  columns <- rep(seq_len(ncol(values)), each = nrow(values))
+  stats::setNames(as.vector(values), sprintf("%s%d:%s", prefix, columns, rep(rownames(values), ncol(values))))
 }
 
 #' @rdname cosine_moe-methods

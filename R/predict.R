@@ -11,6 +11,10 @@
 #' @param type What to predict: `"response"`, the regression function, offset included; `"experts"`, the value of each
 #'   expert; `"gate"`, the weight of each expert; `"class"`, the expert with the largest weight (of equals, the
 #'   first); `"logit"`, the logits behind the weights.
+#' @param se.fit Whether to add standard errors, for the response only.
+#' @param interval Whether to add an interval, for the response only: `"confidence"`, for the regression function;
+#'   `"prediction"`, for a new observation, of weight 1 or, without `newdata`, of the weight of its row.
+#' @param level Level of the interval, a number between 0 and 1.
 #' @param na.action What to do with rows of `newdata` that have missing values. By default they are predicted as `NA`;
 #'   [stats::na.omit()] drops them.
 #' @param threads Number of threads, a whole number; the result is the same for any.
@@ -24,10 +28,20 @@
 #' `fit$model`, else from evaluating the data of the call again, as for [stats::lm()]. If these have changed since the
 #' fit, this is an error. After `na.action = na.exclude`, rows that the fit dropped are there as `NA`.
 #'
+#' *Standard errors* are those of the delta method with the covariance matrix `vcov(fit)` of the model. The regression
+#' function does not depend on the gauge, so they are always defined; a prediction interval adds the residual variance,
+#' and both intervals use Student's t. Where the asymptotic theory fails (see [vcov.cosine_moe()]) the numbers are
+#' given, conditional on the choice of experts in sparse gates, but with a warning of class `cosmoe_warning_irregular`
+#' and the reasons in the attribute `irregular`: take them for an order of magnitude. They need the data of the fit
+#' again.
+#'
 #' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ...,
 #'   with one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one
 #'   column for each expert. Row names of `newdata`, if it has any, become names. New data that do not fit the model
 #'   stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a `cosmoe_error_data`.
+#'
+#'   With an interval the response is a matrix with the columns `fit`, `lwr` and `upr`; with `se.fit = TRUE` the result
+#'   is a list of `fit` (this vector or matrix), `se.fit`, `df` and `residual.scale`, as for [stats::predict.lm()].
 #'
 #' @seealso [fit_cosine_moe()], [coef.cosine_moe()], [simulate.cosine_moe()].
 #' @examples
@@ -37,15 +51,30 @@
 #' predict(fit, new)
 #' predict(fit, new, type = "gate")
 #' table(predict(fit, type = "class"))
+#' # Intervals, where experts and gate are well determined.
+#' x <- runif(300, -1, 1)
+#' p <- plogis(10 * x)
+#' y <- p * (1 + x) - (1 - p) * (1 - 0.5 * x) + rnorm(300, sd = 0.1)
+#' fit <- fit_cosine_moe(y ~ x, router = "linear", control = moe_control(n_starts = 5))
+#' predict(fit, data.frame(x = c(-0.5, 0, 0.5)), interval = "confidence")
 #' @export
 predict.cosine_moe <- function(object, newdata, type = c("response", "experts", "gate", "class", "logit"),
+                               se.fit = FALSE, interval = c("none", "confidence", "prediction"), level = 0.95,
                                na.action = stats::na.pass, threads = 1, ...) {
   check_dots_empty(...)
   type <- check_choice(type, c("response", "experts", "gate", "class", "logit"))
+  se.fit <- check_flag(se.fit)
+  interval <- check_choice(interval, c("none", "confidence", "prediction"))
+  level <- check_level(level)
   threads <- check_count(threads)
   if (is.character(na.action)) na.action <- get0(na.action, mode = "function", ifnotfound = na.action)
   na.action <- check_function(na.action)
-  if (missing(newdata) || is.null(newdata)) {
+  if (missing(newdata)) newdata <- NULL
+  if (se.fit || interval != "none") {
+    if (type != "response") stop_input("type", type, "\"response\", the only one with standard errors and intervals")
+    return(predict_uncertain(object, newdata, se.fit, interval, level, na.action, threads, parent.frame()))
+  }
+  if (is.null(newdata)) {
     if (type == "response") return(stats::fitted(object))
     return(predict_training(object, type, threads, parent.frame()))
   }
@@ -58,9 +87,49 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
 predict_training <- function(object, type, threads, env) {
   data <- training_covariates(object, env)
   values <- evaluate_model(object, data, threads)
-  fitted <- values$response
-  if (!isTRUE(all.equal(fitted, as.vector(object$fitted.values), tolerance = 1e-5))) stop_data_changed()
+  check_unchanged(object, values$response)
   name_rows(fill_rows(prediction(object, values, type), data), names(stats::fitted(object)))
+}
+
+# The response with standard errors or intervals, in the shapes of predict.lm().
+predict_uncertain <- function(object, newdata, se.fit, interval, level, na.action, threads, env) {
+  info <- information(object, env)
+  data <- if (is.null(newdata)) training_covariates(object, env) else prepare_newdata(object, newdata, na.action)
+  names <- if (is.null(newdata)) names(stats::fitted(object)) else given_row_names(newdata)
+  value <- evaluate_model(object, data, threads)$response
+  error <- response_errors(info, data, threads)
+  if (interval != "none") {
+    weight <- if (is.null(newdata) && !is.null(object$weights)) object$weights else 1
+    spread <- if (interval == "prediction") sqrt(error^2 + object$sigma^2 / weight) else error
+    width <- suppressWarnings(stats::qt((1 + level) / 2, object$df.residual)) * spread
+    value <- cbind(fit = value, lwr = value - width, upr = value + width)
+  }
+  finish <- function(v) name_rows(fill_rows(v, data), names, if (!is.null(newdata)) data$na.action)
+  warn_irregular(info$irregular, "Standard errors are rough")
+  value <- finish(value)
+  if (se.fit) {
+    value <- list(fit = value, se.fit = finish(error), df = object$df.residual, residual.scale = object$sigma)
+  }
+  if (length(info$irregular)) attr(value, "irregular") <- info$irregular
+  value
+}
+
+# Standard errors of the regression function at the rows of `data`, in blocks of rows.
+response_errors <- function(info, data, threads, block = 10000L) {
+  n <- nrow(data$x)
+  rows <- info$rows
+  rows[c("x", "z")] <- list(data$x, data$z)
+  error <- numeric(n)
+  for (first in seq.int(1L, by = block, length.out = ceiling(n / block))) {
+    use <- first:min(n, first + block - 1L)
+    jacobian <- core_call(core_jacobian(info$model, take_rows(rows, use), info$par, threads))
+    error[use] <- sqrt(rowSums((jacobian %*% info$root)^2))
+  }
+  error * sqrt(info$variance) * rows$y_scale
+}
+
+check_unchanged <- function(object, fitted) {
+  if (!isTRUE(all.equal(fitted, as.vector(object$fitted.values), tolerance = 1e-5))) stop_data_changed()
 }
 
 # Everything the core knows about the rows of `data`, as made by prepare_newdata() or training_covariates().

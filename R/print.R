@@ -3,7 +3,7 @@
 #' @description
 #' `print()` says in a few lines what was fitted and how well. `summary()` adds the residuals' quartiles, the tables
 #' of experts and gate, the evidence for convergence, how often the starts found the best solution, and everything
-#' unusual about the solution.
+#' unusual about the solution, and standard errors with tests.
 #'
 #' @param object,x A fit from [fit_cosine_moe()], or for `print()` its summary.
 #' @param digits Number of significant digits.
@@ -18,6 +18,11 @@
 #' covariates were standardized, their centre and scale are in the table, and \eqn{\beta} belongs to the standardized
 #' ones.
 #'
+#' *Standard errors* stand in parentheses behind the estimates, with stars for the p-values of t tests against zero
+#' (`coef(summary(fit))` has the numbers). An expert's parameter is tested against zero, a gate's bias or vector against
+#' the mean of all gates, as in `coef(fit, "identifiable")`. Where standard errors would mislead, or the data of the fit
+#' cannot be found again, there are none and a line says why; see [vcov.cosine_moe()].
+#'
 #' *Convergence.* The predicted decrease is what one more step of the solver could take off the sum of squares, in
 #' units of the residual variance: far below 1, the data cannot tell the solution from the exact minimum. The smallest
 #' curvature is that of the sum of squares in the direction that is worst determined, among those that change the
@@ -28,7 +33,9 @@
 #'
 #' @return `summary()`: an object of class `summary.cosine_moe`, a list with `call`, `residuals` (Pearson), `experts`
 #'   and `gate` (the tables), `gate_mean`, `sse`, `sigma`, `df`, `df.residual`, `nobs`, `r.squared`, `convergence`,
-#'   `starts`, `notes` (whatever is unusual, in words), and what describes the model. `print()`: its argument,
+#'   `starts`, `notes` (whatever is unusual, in words), `coefficients` (a matrix with a row for each entry of `coef(fit,
+#'   "identifiable")` and the columns of [stats::summary.lm()]), `no.errors` (why they are missing, in words; else
+#'   empty), and what describes the model. `print()`: its argument,
 #'   invisibly.
 #'
 #' @seealso [coef.cosine_moe()], [plot.cosine_moe()].
@@ -62,12 +69,16 @@ summary.cosine_moe <- function(object, ...) {
     "call", "k", "router", "expert", "standardize", "names", "na.action", "gate_mean", "sse", "sigma", "df",
     "df.residual", "nobs", "convergence", "starts"
   )
+  tests <- coefficient_tests(object, parent.frame())
   structure(
     c(unclass(object)[kept], list(
       weighted = !is.null(object$weights),
       residuals = as.vector(stats::residuals(object, "pearson")),
       experts = intercept_first(object$experts),
       gate = gate_table(object),
+      contrasts = gate_contrasts(object$gate, object$router),
+      coefficients = tests$coefficients,
+      no.errors = tests$reasons,
       r.squared = r_squared(object),
       notes = fit_notes(object)
     )),
@@ -81,15 +92,23 @@ print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3
   check_dots_empty(...)
   print_head(x, digits)
   print_residuals(x, digits)
-  print_section("Experts", rbind(`mean gate weight` = x$gate_mean, x$experts), digits)
+  errors <- length(x$no.errors) == 0L
+  weights <- rbind(`mean gate weight` = x$gate_mean)
+  if (errors) {
+    print_tests("Experts (standard errors)", x$experts, x$coefficients, digits, weights)
+  } else {
+    print_section("Experts", rbind(weights, x$experts), digits)
+  }
   if (x$k > 1L) print_section(gate_title(x), x$gate, digits)
+  if (errors && x$k > 1L) print_tests(contrasts_title(x), x$contrasts, x$coefficients, digits)
+  if (errors) cat("Stars: p < 0.05 (*), p < 0.01 (**), p < 0.001 (***); see coef(summary())\n")
   cat("\n")
   print_line(fit_words(x, digits), "; R-squared ", format(x$r.squared, digits = digits), omitted_words(x))
   cat("\n")
   print_line(convergence_words(x$convergence))
   print_certificate(x$convergence$certificate, digits)
   print_line(starts_words(x$starts))
-  print_notes(x$notes)
+  print_notes(c(x$notes, no_errors_words(x$no.errors)))
   invisible(x)
 }
 
@@ -118,6 +137,26 @@ gate_title <- function(x) {
   covariates <- if (x$standardize) ", for (covariate - center) / scale" else ""
   size <- if (x$router$name == "perturbed_cosine") ", norm" else ""
   paste0("Gate: bias", size, " and direction of beta", covariates)
+}
+
+contrasts_title <- function(x) {
+  what <- if (x$router$name == "linear") "beta" else "u"
+  sprintf("Gate: bias and %s, minus their mean over the experts (standard errors)", what)
+}
+
+# Estimates, standard errors and t tests against zero of coef(fit, "identifiable"), and the reasons when there are none.
+coefficient_tests <- function(fit, env) {
+  estimate <- coef(fit, "identifiable")
+  info <- tryCatch(information(fit, env), cosmoe_error_data = function(e) {
+    list(irregular = sub("^The", "the", sub("[.]$", "", conditionMessage(e))))
+  })
+  error <- suppressWarnings(sqrt(diag(covariance(fit, info))))
+  t <- ifelse(error > 0, estimate / error, NA)
+  p <- 2 * stats::pt(-abs(t), max(fit$df.residual, 1))
+  list(
+    coefficients = cbind(Estimate = estimate, `Std. Error` = error, `t value` = t, `Pr(>|t|)` = p),
+    reasons = info$irregular
+  )
 }
 
 r_squared <- function(fit) {
@@ -182,14 +221,16 @@ runaway_words <- function(has) {
   )
 }
 
+# "Gate 2 is ...", "Gates 1 and 3 are ...".
+about <- function(what, index, one, many) {
+  if (length(index) == 0L) return(NULL)
+  several <- length(index) > 1L
+  paste0(what, if (several) "s", " ", enumerate(index, quote = "", max = Inf), " ", if (several) many else one)
+}
+
 # Everything unusual about the solution, one sentence each.
 fit_notes <- function(fit) {
   found <- fit$diagnostics
-  about <- function(what, index, one, many) {
-    if (length(index) == 0L) return(NULL)
-    several <- length(index) > 1L
-    paste0(what, if (several) "s", " ", enumerate(index, quote = "", max = Inf), " ", if (several) many else one)
-  }
   infinite <- fit$router$name == "perturbed_cosine" && is.infinite(fit$control$bound_gate)
   c(
     about("Expert", found$empty, "has lost all weight: fewer experts fit as well.",
@@ -213,6 +254,15 @@ fit_notes <- function(fit) {
       "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."
     }
   )
+}
+
+# Reasons that concern gates or experts stand in notes of their own.
+no_errors_words <- function(reasons) {
+  if (length(reasons) == 0L) return(NULL)
+  if (any(grepl("^(gate|expert)s? [0-9]", reasons))) {
+    return("For these reasons there are no standard errors: see ?vcov.cosine_moe.")
+  }
+  paste0("No standard errors: ", paste(reasons, collapse = "; "), ".")
 }
 
 nonunique_words <- function(null_directions) {
@@ -259,19 +309,32 @@ print_head <- function(x, digits) {
   )
 }
 
-print_section <- function(title, table, digits, most_rows = 30L) {
+print_section <- function(title, table, digits) print_text(title, format_entries(table, digits))
+
+print_text <- function(title, table, most_rows = 30L) {
   cat("\n", title, ":\n", sep = "")
   shown <- seq_len(min(nrow(table), most_rows))
-  print(format_entries(table[shown, , drop = FALSE], digits), quote = FALSE, right = TRUE)
+  print(table[shown, , drop = FALSE], quote = FALSE, right = TRUE)
   more <- nrow(table) - length(shown)
   if (more > 0L) cat("  ... and ", count_words(more, "more row"), ": see coef()\n", sep = "")
+}
+
+# A table of estimates with standard errors and stars, which are the next rows of `tests` that go by the table's names.
+print_tests <- function(title, table, tests, digits, above = NULL) {
+  own <- match(names(by_column(table, if (is.null(above)) "gate" else "expert")), rownames(tests))
+  error <- paste0(" (", format_entries(tests[own, 2L], 2L), ")")
+  p <- tests[own, 4L]
+  stars <- as.character(cut(ifelse(is.na(p), 1, p), c(-1, 0.001, 0.01, 0.05, 2), c("***", "** ", "*  ", "   ")))
+  text <- array(paste0(format_entries(table, digits), error, stars), dim(table), dimnames(table))
+  if (!is.null(above)) above <- array(paste0(format_entries(above, digits), "   "), dim(above), dimnames(above))
+  print_text(title, rbind(above, text))
 }
 
 # Rows are in different units, so every number has its own digits; missing ones are left blank.
 format_entries <- function(table, digits) {
   text <- sub("[.]$", "", formatC(table, digits = digits, format = "g", flag = "#"))
   text[is.na(table)] <- ""
-  array(text, dim(table), dimnames(table))
+  if (is.null(dim(table))) text else array(text, dim(table), dimnames(table))
 }
 
 print_residuals <- function(x, digits) {

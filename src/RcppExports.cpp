@@ -54,6 +54,20 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_jacobian
+Rcpp::NumericMatrix core_jacobian(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int threads);
+RcppExport SEXP _cosmoe_core_jacobian(SEXP modelSEXP, SEXP rowsSEXP, SEXP parSEXP, SEXP threadsSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type model(modelSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type rows(rowsSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type par(parSEXP);
+    Rcpp::traits::input_parameter< int >::type threads(threadsSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_jacobian(model, rows, par, threads));
+    return rcpp_result_gen;
+END_RCPP
+}
 // core_direction_to_gate
 arma::mat core_direction_to_gate(const Rcpp::List& router, const arma::mat& beta);
 RcppExport SEXP _cosmoe_core_direction_to_gate(SEXP routerSEXP, SEXP betaSEXP) {
@@ -108,6 +122,7 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit", (DL_FUNC) &_cosmoe_core_fit, 4},
     {"_cosmoe_core_objective", (DL_FUNC) &_cosmoe_core_objective, 5},
     {"_cosmoe_core_predict", (DL_FUNC) &_cosmoe_core_predict, 4},
+    {"_cosmoe_core_jacobian", (DL_FUNC) &_cosmoe_core_jacobian, 4},
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},

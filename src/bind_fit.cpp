@@ -114,3 +114,14 @@ Rcpp::List core_predict(const Rcpp::List& model, const Rcpp::List& rows, const R
     return Rcpp::List::create(Rcpp::Named("f") = f, Rcpp::Named("gate") = gate, Rcpp::Named("expert") = expert,
                               Rcpp::Named("logit") = logit);
 }
+
+// [[Rcpp::export]]
+Rcpp::NumericMatrix core_jacobian(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int threads) {
+    const cosmoe::Rows data = bind::as_rows(rows);
+    const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
+    const cosmoe::Hooks hooks = bind::interrupt_hooks();
+    Rcpp::NumericMatrix out(static_cast<int>(data.n), static_cast<int>(built.layout.size()));
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    pass.jacobian(cosmoe::pack(built.layout, bind::as_parameters(par)), out.begin());
+    return out;
+}

@@ -189,6 +189,9 @@ void check_derivatives(const ModelSpec& spec, bool exact_second = true) {
             return f;
         });
         check_near(e.normal, jacobian.t() * arma::diagmat(data.w) * jacobian, 1e-8);
+        arma::mat rows(arma::size(jacobian));
+        pass.jacobian(theta, rows.memptr());
+        check_near(rows, jacobian, 1e-8);
         if (!exact_second) continue;
         const arma::mat hessian =
             differences(theta, [&](const arma::vec& at) { return pass.evaluate(at, Order::gradient).gradient; });

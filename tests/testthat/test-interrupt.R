@@ -101,3 +101,28 @@ test_that("NLopt's runs and stochastic gradient descent can be interrupted", {
     expect_unfinished(result, optimizer)
   }
 })
+
+test_that("an interrupt stops a bootstrap with the same error", {
+  skip_without_signals()
+  folder <- tempfile("interrupt")
+  dir.create(folder)
+  place <- function(name) file.path(folder, name)
+  run_r(c(
+    "data <- data.frame(x = seq(-1, 1, length.out = 500))",
+    "set.seed(1)",
+    "data$y <- sign(data$x) + data$x + 0.3 * stats::rnorm(500)",
+    "fit <- cosmoe::fit_cosine_moe(y ~ x, data, router = 'linear', control = list(n_starts = 3))",
+    sprintf("writeLines(as.character(Sys.getpid()), %s)", deparse(place("part"))),
+    sprintf("invisible(file.rename(%s, %s))", deparse(place("part")), deparse(place("pid"))),
+    "end <- tryCatch(cosmoe::bootstrap_moe(fit, 1e6), error = function(e) e, interrupt = function(e) e)",
+    sprintf("writeLines(class(end), %s)", deparse(place("part"))),
+    sprintf("invisible(file.rename(%s, %s))", deparse(place("part")), deparse(place("class")))
+  ), wait = FALSE)
+  expect_true(wait_for(function() file.exists(place("pid")), 60))
+  pid <- as.integer(readLines(place("pid")))
+  on.exit(tools::pskill(pid, tools::SIGKILL))
+  Sys.sleep(1)
+  tools::pskill(pid, tools::SIGINT)
+  expect_true(wait_for(function() file.exists(place("class")), 10))
+  expect_true("cosmoe_error_interrupt" %in% readLines(place("class")))
+})

@@ -36,11 +36,6 @@ test_that("weights enter residuals, deviance and nobs", {
   expect_equal(nobs(fit), 100)
 })
 
-test_that("there is no likelihood", {
-  expect_error(logLik(methods_fit()))
-  expect_error(AIC(methods_fit()))
-})
-
 test_that("the formula has its dots written out", {
   train <- methods_data()[c("y", "x1", "x2", "z1")]
   fit <- fit_cosine_moe(y ~ . | z1, data = train, router = methods_router(), control = methods_control())

@@ -430,3 +430,45 @@ test_that("inputs are left as they were", {
   evaluate(case, 3, rows = rows)
   expect_identical(serialize(list(rows, case$par, case$model), NULL), before)
 })
+
+# ---- Jacobian --------------------------------------------------------------------------------------------------------
+
+test_that("the Jacobian of the rows agrees with the reference, for every router and expert", {
+  for (router in routers) {
+    for (name in names(experts)) {
+      case <- random_case(router, experts[[name]], seed = match(name, names(experts)))
+      got <- cosmoe:::core_jacobian(case$model, rows_of(case), case$par, 1L)
+      want <- ref_jacobian(case$theta, case$model, case$x, case$z)
+      expect_equal(got, unname(want), tolerance = 1e-10, label = paste(router, name))
+    }
+    for (expert in list(custom_linear, custom_tanh)) {
+      case <- random_case(router, expert)
+      got <- cosmoe:::core_jacobian(case$model, rows_of(case), case$par, 1L)
+      expect_equal(got, unname(ref_jacobian(case$theta, case$model, case$x, case$z)), tolerance = 1e-10)
+    }
+  }
+})
+
+test_that("the Jacobian agrees with numDeriv, sums to the normal matrix, and knows threads, scales and sparse gates", {
+  case <- random_case("perturbed_cosine", ref_expert("tanh"), seed = 2, n = 5000)
+  rows <- rows_of(case)
+  got <- cosmoe:::core_jacobian(case$model, rows, case$par, 1L)
+  expect_identical(cosmoe:::core_jacobian(case$model, rows, case$par, 2L), got)
+  normal <- cosmoe:::core_objective(case$model, rows, case$par, 2L, 1L)$normal
+  expect_equal(crossprod(got, case$w * got), normal, tolerance = 1e-10)
+  few <- 1:7
+  numeric <- numDeriv::jacobian(function(theta) ref_f(theta, case$model, case$x[few, ], case$z[few, ]), case$theta)
+  expect_equal(got[few, ], numeric, tolerance = 1e-7)
+
+  center <- c(0.3, -0.2)
+  scale <- c(2, 0.5)
+  scaled <- (case$x - rep(center, each = nrow(case$x))) / rep(scale, each = nrow(case$x))
+  rows$x_center <- rows$z_center <- center
+  rows$x_scale <- rows$z_scale <- scale
+  got <- cosmoe:::core_jacobian(case$model, rows, case$par, 1L)
+  expect_equal(got, unname(ref_jacobian(case$theta, case$model, scaled, scaled)), tolerance = 1e-10)
+
+  sparse <- random_case("linear", ref_expert("gelu"), top_k = 2)
+  got <- cosmoe:::core_jacobian(sparse$model, rows_of(sparse), sparse$par, 1L)
+  expect_equal(got, unname(ref_jacobian(sparse$theta, sparse$model, sparse$x, sparse$z)), tolerance = 1e-10)
+})

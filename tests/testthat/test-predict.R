@@ -144,7 +144,10 @@ test_that("results do not depend on the number of threads", {
 test_that("bad arguments are errors", {
   fit <- methods_fit()
   expect_error(predict(fit, type = "link"), "type", class = "cosmoe_error_input")
-  expect_error(predict(fit, interval = "confidence"), "interval", class = "cosmoe_error_input")
+  expect_error(predict(fit, interval = "credible"), "interval", class = "cosmoe_error_input")
+  expect_error(predict(fit, interval = "confidence", level = 2), "level", class = "cosmoe_error_input")
+  expect_error(predict(fit, se.fit = "yes"), "se.fit", class = "cosmoe_error_input")
+  expect_error(predict(fit, type = "gate", se.fit = TRUE), "type", class = "cosmoe_error_input")
   expect_error(predict(fit, methods_data()["x1"]), "lacks", class = "cosmoe_error_newdata")
 })
 
@@ -154,4 +157,79 @@ test_that("a single expert predicts", {
   linear <- lm(y ~ x1 + group, train)
   expect_equal(unname(predict(fit, train)), unname(predict(linear, train)), tolerance = 1e-6)
   expect_true(all(predict(fit, train, type = "gate") == 1))
+})
+
+# ---- standard errors and intervals -----------------------------------------------------------------------------------
+
+test_that("standard errors are those of the delta method", {
+  for (router in c("linear", "cosine", "perturbed_cosine")) {
+    for (standardize in c(FALSE, TRUE)) {
+      made <- inference_fit(router, "tanh", 2, 500, standardize = standardize)
+      covariates <- made$data$x
+      response <- made$data$y
+      fit <- made$fit
+      new <- covariates[1:20, ]
+      value <- predict(fit, new, se.fit = TRUE)
+      expect_equal(value$fit, predict(fit, new))
+      expect_identical(value[c("df", "residual.scale")], list(df = fit$df.residual, residual.scale = fit$sigma))
+      # f as a function of the identifiable coordinates: contrasts may stand for the gates themselves.
+      f <- function(coefficients) {
+        gate <- matrix(coefficients[1:6], 3)
+        experts <- matrix(coefficients[7:12], 3)
+        u <- gate[-1, ] * if (router == "linear") fit$router$scale else 1
+        z <- (new - rep(fit$z_center, each = 20)) / rep(fit$z_scale, each = 20)
+        theta <- ref_pack(list(u = u, b = gate[1, ], eta = experts[c(2, 3, 1), ]))
+        ref_f(theta, ref_model_of(fit), new, z)
+      }
+      slope <- numDeriv::jacobian(f, coef(fit, "identifiable"))
+      expect_equal(value$se.fit, sqrt(rowSums((slope %*% vcov(fit)) * slope)), tolerance = 1e-6, label = router)
+    }
+  }
+})
+
+test_that("standard errors do not depend on the gauge", {
+  fit <- methods_fit()
+  new <- methods_data()[1:20, ]
+  shifted <- fit
+  shifted$gate$u <- shifted$gate$u + 0.3
+  shifted$gate$b <- shifted$gate$b - 2
+  expect_equal(predict(shifted, new, se.fit = TRUE), predict(fit, new, se.fit = TRUE), tolerance = 1e-8)
+})
+
+test_that("intervals have predict.lm's shapes, and its numbers for a single linear expert", {
+  data <- transform(cars, w = ref_with_seed(1, stats::runif(50)))
+  row.names(data) <- paste0("car", 1:50)
+  fit <- fit_cosine_moe(dist ~ speed, data, k = 1, weights = w)
+  linear <- lm(dist ~ speed, data, weights = w)
+  new <- data.frame(speed = c(3, NA, 30), row.names = c("slow", "none", "fast"))
+  for (interval in c("none", "confidence", "prediction")) {
+    expected <- suppressWarnings(predict(linear, new, se.fit = TRUE, interval = interval, level = 0.9))
+    expect_equal(predict(fit, new, se.fit = TRUE, interval = interval, level = 0.9), expected, tolerance = 1e-6)
+    expected <- suppressWarnings(predict(linear, se.fit = TRUE, interval = interval))
+    expect_equal(predict(fit, se.fit = TRUE, interval = interval), expected, tolerance = 1e-6)
+  }
+  expected <- predict(linear, new, interval = "confidence")
+  expect_equal(predict(fit, new, interval = "confidence"), expected, tolerance = 1e-6)
+  expect_identical(rownames(predict(fit, new, interval = "confidence", na.action = na.omit)), c("slow", "fast"))
+  expect_identical(dim(predict(fit, new[0, , drop = FALSE], interval = "confidence")), c(0L, 3L))
+})
+
+test_that("intervals know offsets, missing rows and blocks", {
+  train <- methods_data()
+  train$shift <- seq_len(150) / 10
+  train$x2[3] <- NA
+  fit <- fit_cosine_moe(I(y + shift) ~ x1 + x2 + offset(shift) | z1,
+    data = train, na.action = na.exclude, router = methods_router(), control = methods_control()
+  )
+  value <- predict(fit, interval = "prediction")
+  expect_identical(dim(value), c(150L, 3L))
+  expect_identical(unname(which(is.na(value[, "lwr"]))), 3L)
+  expect_equal(value[, "fit"], fitted(fit))
+  expect_equal(unname(predict(fit, train, interval = "prediction")), unname(value))
+  inside <- train$y + train$shift > value[, "lwr"] & train$y + train$shift < value[, "upr"]
+  expect_gt(mean(inside, na.rm = TRUE), 0.9)
+  info <- cosmoe:::information(fit, environment())
+  data <- cosmoe:::prepare_newdata(fit, train[-3, ])
+  expect_identical(cosmoe:::response_errors(info, data, 1L, block = 7L), cosmoe:::response_errors(info, data, 1L))
+  expect_identical(predict(fit, train, se.fit = TRUE, threads = 2), predict(fit, train, se.fit = TRUE))
 })

@@ -109,3 +109,38 @@ test_that("printing returns its argument and takes digits only", {
   expect_error(print(fit, figures = 3), class = "cosmoe_error_input")
   expect_error(summary(fit, 3), class = "cosmoe_error_input")
 })
+
+test_that("a summary has standard errors, tests and stars", {
+  fit <- methods_fit()
+  result <- summary(fit)
+  table <- coef(result)
+  expect_identical(dimnames(table), list(
+    names(coef(fit, "identifiable")), c("Estimate", "Std. Error", "t value", "Pr(>|t|)")
+  ))
+  expect_equal(table[, 1], coef(fit, "identifiable"))
+  expect_equal(table[, 2], standard_errors(fit))
+  expect_equal(table[, 3], table[, 1] / table[, 2])
+  expect_equal(table[, 4], 2 * stats::pt(-abs(table[, 3]), df.residual(fit)))
+  expect_length(result$no.errors, 0)
+  # With all numbers fixed, what is printed does not depend on the solver.
+  frozen <- summary(frozen_fit())
+  frozen$no.errors <- character()
+  frozen$coefficients[, "Std. Error"] <- 10^seq(-3, 2, length.out = 14)
+  frozen$coefficients[, "Pr(>|t|)"] <- rep(c(0.0005, 0.005, 0.04, 0.5, NA), length.out = 14)
+  expect_snapshot(print(frozen))
+})
+
+test_that("a single expert has lm's tests, and no gate", {
+  fit <- fit_cosine_moe(mpg ~ wt, data = mtcars, weights = hp, k = 1)
+  expected <- coef(summary(lm(mpg ~ wt, mtcars, weights = hp)))
+  expect_equal(unname(coef(summary(fit))), unname(expected), tolerance = 1e-6)
+})
+
+test_that("a summary without the data has no standard errors and says why", {
+  fit <- methods_matrix_fit()
+  result <- summary(fit)
+  expect_match(result$no.errors, "found again")
+  expect_true(all(is.na(coef(result)[, -1])))
+  words <- gsub("\\s+", " ", paste(shown(result), collapse = " "))
+  expect_match(words, "No standard errors: the data of the fit cannot be found again", fixed = TRUE)
+})

@@ -192,7 +192,7 @@ void Pass::load_rows(std::size_t first, std::size_t count, const std::size_t* in
     for (std::size_t i = 0; i < block.n; ++i) {
         const std::size_t row = i < count ? (index ? index[first + i] : first + i) : 0;
         w[i] = i < count ? (rows_.w ? rows_.w[row] : 1.0) : 0.0;
-        y[i] = w[i] > 0 ? rows_.y[row] : 0.0;
+        y[i] = rows_.y && w[i] > 0 ? rows_.y[row] : 0.0;
         offset[i] = rows_.offset ? rows_.offset[row] : 0.0;
         trials[i] = rows_.trials ? rows_.trials[row] : 1.0;
     }
@@ -304,6 +304,24 @@ void Pass::predict(const arma::vec& theta, const Prediction& out) const {
         copy(block.p, k, out.gate);
         copy(block.h, k, out.expert);
         copy(block.logit, k, out.logit);
+    });
+}
+
+void Pass::jacobian(const arma::vec& theta, double* out) const {
+    const Layout& layout = model_.layout;
+    const auto& predictors = layout.predictors();
+    for_each_chunk(rows_.n, [&](std::size_t, std::size_t first, std::size_t count, Block& block) {
+        forward(first, count, nullptr, theta, 1, block);
+        load_rows(first, count, nullptr, block);
+        criterion_.add_rows(layout, theta, 1, block);
+        for (std::size_t s = 0; s < predictors.size(); ++s) {
+            const double* features = start_of(block, predictors[s].features, layout.dx());
+            const double* slope = block.slope.col(s);
+            for (std::size_t a = 0; a < layout.width(predictors[s].features); ++a) {
+                double* column = out + (predictors[s].offset + a) * rows_.n + first;
+                for (std::size_t i = 0; i < count; ++i) column[i] += slope[i] * features[a * block_rows + i];
+            }
+        }
     });
 }
 

@@ -55,6 +55,10 @@ class Pass {
 
     void predict(const arma::vec& theta, const Prediction& out) const;
 
+    // The rows' derivatives in theta, df/dtheta for least squares, minus the scores for a likelihood: added to n x
+    // parameters numbers, column major.
+    void jacobian(const arma::vec& theta, double* out) const;
+
   private:
     struct Sums;  // a chunk's totals
     Block new_block() const;

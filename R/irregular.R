@@ -1,0 +1,104 @@
+# Where the asymptotic theory behind standard errors fails, in words; an empty vector where the solution itself gives no
+# sign of that.
+#
+# The last three signs are matters of degree. In fits with as many experts as the truth all three are far from their
+# limits; with an expert too many, at least one is beyond (tests/testthat/test-irregular.R, bench/study_coverage.R):
+# then some directions enter f by their squares, and the linear terms that standard errors are made of are accidents.
+irregularities <- function(fit, info) {
+  reasons <- c(structural_irregularities(fit), flat_words(info$null))
+  if (length(reasons)) return(reasons)
+  curvature <- eigen(info$hessian, symmetric = TRUE, only.values = TRUE)$values
+  bent <- nonlinearity(fit, info) > most_nonlinearity
+  # Five rows in doubt for each parameter of a gate suffice: gates with fewer are flagged, steep ones with more cover.
+  contested <- contested_rows(fit, info)
+  separated <- fit$k > 1L && contested < 5 * (nrow(fit$gate$u) + 1L) && contested < fit$nobs / 2
+  c(
+    if (min(curvature) < least_curvature || max(curvature) > 1 / least_curvature) {
+      "exact and expected information disagree, as with more experts than the data support"
+    },
+    if (separated) "the gate is nearly separable: hardly any row has doubts about its expert",
+    if (any(bent) && !separated) {
+      paste(
+        "within two standard errors the fit is far from linear in", count_words(sum(bent), "direction"),
+        "of its parameters: the data hardly determine them"
+      )
+    }
+  )
+}
+
+# B'HB is the identity when the exact Hessian is the expected one.
+least_curvature <- 0.5
+# Of the second-order change of f within two standard errors, relative to the first-order change.
+most_nonlinearity <- 2
+
+structural_irregularities <- function(fit) {
+  found <- fit$diagnostics
+  sparse <- !is.null(fit$router$top_k) && fit$router$top_k < fit$k
+  c(
+    if (!isTRUE(fit$convergence$converged)) "the fit has not converged",
+    if (fit$df.residual < 1L) "there are no residual degrees of freedom",
+    if (isTRUE(fit$sigma == 0)) "the fit is perfect: there is no residual variance",
+    if (sparse) "the gate is sparse: the sum of squares jumps where its choice of experts changes",
+    about("gate", found$boundary, "is on the boundary", "are on the boundary"),
+    about("expert", found$expert_bound, "is on its bound", "are on their bound"),
+    about("expert", found$empty, "has lost all weight", "have lost all weight"),
+    about("expert", found$runaway, "has run off to infinity", "have run off to infinity"),
+    about("expert", sort(unique(unlist(found$coincident))), "coincides with another", "coincide")
+  )
+}
+
+flat_words <- function(null) if (null > 0L) paste("the fit is flat in", count_words(null, "direction"))
+
+# How far f is from linear within `reach` standard errors along each column of `root`: the norm of the change of second
+# order relative to that of the first order. On at most 20,000 rows, evenly spread.
+nonlinearity <- function(fit, info, reach = 2) {
+  rows <- sampled_rows(info$rows, 20000L)
+  f_at <- function(step) predict_working(info, rows, move_parameters(info$par, step, fit$router))$f
+  f <- f_at(rep(0, nrow(info$root)))
+  size <- reach * sqrt(info$variance)
+  vapply(seq_len(ncol(info$root)), function(j) {
+    step <- size * info$root[, j]
+    second <- (f_at(step) + f_at(-step)) / 2 - f
+    value <- sqrt(rows$each * sum(rows$w * second^2)) / size
+    if (is.finite(value)) value else Inf
+  }, 0)
+}
+
+# Rows in which no expert has more than 99% of the weight.
+contested_rows <- function(fit, info) {
+  rows <- sampled_rows(info$rows, 20000L)
+  gate <- predict_working(info, rows, info$par)$gate
+  largest <- gate[cbind(seq_len(nrow(gate)), max.col(gate, ties.method = "first"))]
+  rows$each * sum(rows$w > 0 & largest < 0.99)
+}
+
+# Every so many-th row, each of which stands for `each`.
+sampled_rows <- function(rows, most) {
+  n <- nrow(rows$x)
+  use <- if (n > most) round(seq(1, n, length.out = most)) else seq_len(n)
+  part <- take_rows(rows, use)
+  part$w <- if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
+  part$each <- n / length(use)
+  part
+}
+
+take_rows <- function(rows, use) {
+  if (length(use) < nrow(rows$x)) {
+    rows$x <- rows$x[use, , drop = FALSE]
+    if (!is.null(rows$z)) rows$z <- rows$z[use, , drop = FALSE]
+  }
+  rows[c("x", "z", "x_center", "x_scale", "z_center", "z_scale")]
+}
+
+predict_working <- function(info, rows, par) {
+  core_call(core_predict(info$model, rows[names(rows) != "w"], par, info$threads))
+}
+
+# One warning for whatever rests on standard errors of an irregular fit.
+warn_irregular <- function(reasons, what) {
+  if (length(reasons) == 0L) return(invisible())
+  warning(structure(
+    class = c("cosmoe_warning_irregular", "cosmoe_warning", "warning", "condition"),
+    list(message = paste0(what, ": ", paste(reasons, collapse = "; "), "."), call = NULL, reasons = reasons)
+  ))
+}
