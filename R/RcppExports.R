@@ -33,3 +33,7 @@ core_identifiability <- function(model, rows, atoms, order) {
     .Call(`_cosmoe_core_identifiability`, model, rows, atoms, order)
 }
 
+core_voronoi_loss <- function(fit, truth, router, settings) {
+    .Call(`_cosmoe_core_voronoi_loss`, fit, truth, router, settings)
+}
+

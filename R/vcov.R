@@ -27,7 +27,8 @@
 #' the exact Hessian of the sum of squares. With the exact Hessian, rather than \eqn{J'WJ}, it is right also when the
 #' regression function is not (second derivatives of custom experts are taken as zero). For a single linear expert it is
 #' the "HC1" of linear regression. Without the factor \eqn{n / (n - df)} it is `sandwich::sandwich(fit)`; the methods
-#' for `sandwich::estfun()` and `sandwich::bread()` also serve that package's other estimators.
+#' for `sandwich::estfun()` and `sandwich::bread()` also serve that package's other estimators that rest on these two,
+#' as `sandwich::vcovCL()` for clusters; `sandwich::vcovHC()` is for linear predictors only.
 #'
 #' *Where standard errors would mislead.* On the boundary of the parameter space, with experts that coincide, have
 #' lost their weight or run off, in flat directions, with sparse or nearly separable gates, before convergence, and

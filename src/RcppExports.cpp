@@ -117,6 +117,20 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_voronoi_loss
+Rcpp::List core_voronoi_loss(const Rcpp::List& fit, const Rcpp::List& truth, const Rcpp::List& router, const Rcpp::List& settings);
+RcppExport SEXP _cosmoe_core_voronoi_loss(SEXP fitSEXP, SEXP truthSEXP, SEXP routerSEXP, SEXP settingsSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type fit(fitSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type truth(truthSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type router(routerSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type settings(settingsSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_voronoi_loss(fit, truth, router, settings));
+    return rcpp_result_gen;
+END_RCPP
+}
 
 static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit", (DL_FUNC) &_cosmoe_core_fit, 4},
@@ -127,6 +141,7 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},
     {"_cosmoe_core_identifiability", (DL_FUNC) &_cosmoe_core_identifiability, 4},
+    {"_cosmoe_core_voronoi_loss", (DL_FUNC) &_cosmoe_core_voronoi_loss, 4},
     {NULL, NULL, 0}
 };
 

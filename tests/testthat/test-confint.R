@@ -91,6 +91,27 @@ test_that("gates stay in their ball along a profile", {
   expect_equal(ends[-1, ], wald[-1, ], tolerance = 0.02)
 })
 
+test_that("experts stay within their bound along a profile, and wide bounds change nothing", {
+  data <- clear_data("linear", "tanh", 1, 400)
+  covariates <- data$x
+  response <- data$y
+  bounded <- function(...) {
+    fit <- fit_clear(data, start = data$truth[c("beta", "b", "experts")], control = moe_control(...))
+    fit$call <- quote(fit_cosine_moe(x = covariates, y = response))
+    fit
+  }
+  free <- bounded()
+  parm <- sprintf("expert%d:x2", which.max(abs(free$experts["x2", ])))
+  ends <- confint(free, parm, method = "profile")
+  wide <- confint(bounded(bound_gate = 50, bound_expert = 50), parm, method = "profile")
+  expect_equal(wide, ends, tolerance = 1e-4)
+  norm <- max(sqrt(colSums(free$experts^2)))
+  tight <- confint(bounded(bound_expert = 1.02 * norm), parm, method = "profile")
+  expect_equal(tight[1], ends[1], tolerance = 1e-3)
+  expect_lt(tight[2], min(ends[2], 1.02 * norm))
+  expect_gt(tight[2], free$experts["x2", sub(":x2", "", parm)])
+})
+
 test_that("a profile that finds a smaller sum of squares stops", {
   made <- inference_fit("linear", "tanh", 1, 1500)
   covariates <- made$data$x
