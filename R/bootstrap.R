@@ -60,6 +60,7 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
                           n_starts = 0, ...) {
   check_dots_empty(...)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe()")
+  check_least_squares(fit, "bootstrap_moe()")
   count <- check_count(R, lower = 2L, argument = "R")
   type <- check_choice(type, c("residual", "cases", "parametric"))
   n_starts <- check_count(n_starts, lower = 0L)
@@ -124,7 +125,7 @@ bootstrap_replicate <- function(i, task, progress) {
   start <- list(u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts))
   names <- names(coef.cosine_moe(fit, "identifiable"))
   estimate <- function(start) {
-    estimate_least_squares(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control)
+    estimate_model(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control)
   }
   run <- tryCatch(
     {

@@ -43,11 +43,12 @@ confint.cosine_moe <- function(object, parm, level = 0.95, method = c("wald", "p
   level <- check_level(level)
   method <- check_choice(method, c("wald", "profile"))
   type <- check_choice(type, c("model", "sandwich"))
+  if (method == "profile") check_least_squares(object, "profile intervals")
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no confidence intervals")
   ends <- interval_matrix(names(estimate)[parm], level)
   if (length(info$irregular)) return(structure(ends, irregular = info$irregular))
-  quantile <- stats::qt((1 + level) / 2, object$df.residual)
+  quantile <- stats::qt((1 + level) / 2, if (is_em(object)) Inf else object$df.residual)
   if (method == "wald") {
     error <- sqrt(diag(covariance(object, info, type)))[parm]
     ends[] <- estimate[parm] + outer(quantile * error, c(-1, 1))

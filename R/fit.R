@@ -76,13 +76,15 @@ fit_cosine_moe <- function(x, ...) UseMethod("fit_cosine_moe")
 #' @export
 fit_cosine_moe.formula <- function(formula, data, k = 2, router = "perturbed_cosine", expert = "linear",
                                    weights, subset, na.action, offset, contrasts = NULL, standardize = TRUE,
-                                   start = NULL, control = moe_control(), model = FALSE, method = "ls", ...) {
+                                   start = NULL, control = moe_control(), model = FALSE, method = c("ls", "em"),
+                                   family = stats::gaussian(), sigma = c("free", "equal"), ...) {
   check_dots_empty(...)
   call <- match.call()
   call[[1L]] <- quote(fit_cosine_moe)
-  settings <- fit_settings(k, router, expert, standardize, control, method)
+  settings <- fit_settings(k, router, expert, standardize, control, method, family, sigma)
   keep_frame <- check_flag(model)
-  data <- data_from_formula(formula, if (!missing(data)) data, call, parent.frame(), contrasts)
+  data <- data_from_formula(formula, if (!missing(data)) data, call, parent.frame(), contrasts,
+                            settings$likelihood)
   if (!keep_frame) data$model <- NULL
   fit_prepared(data, settings, start, call)
 }
@@ -91,21 +93,28 @@ fit_cosine_moe.formula <- function(formula, data, k = 2, router = "perturbed_cos
 #' @export
 fit_cosine_moe.default <- function(x, y, k = 2, router = "perturbed_cosine", expert = "linear", z = x, weights = NULL,
                                    offset = NULL, standardize = TRUE, start = NULL, control = moe_control(),
-                                   method = "ls", ...) {
+                                   method = c("ls", "em"), family = stats::gaussian(), sigma = c("free", "equal"),
+                                   ...) {
   if (missing(x)) stop_input("x", I("missing"), "the first argument, a formula or a matrix")
   check_dots_empty(...)
   call <- match.call()
   call[[1L]] <- quote(fit_cosine_moe)
-  settings <- fit_settings(k, router, expert, standardize, control, method)
+  settings <- fit_settings(k, router, expert, standardize, control, method, family, sigma)
   if (missing(y)) stop_input("y", I("missing"), "a numeric vector")
   y_name <- if (is.name(call$y)) as.character(call$y) else "y"
-  data <- data_from_matrix(x, y, if (!missing(z)) z, weights, offset, y_name)
+  data <- data_from_matrix(x, y, if (!missing(z)) z, weights, offset, y_name, settings$likelihood)
   fit_prepared(data, settings, start, call)
 }
 
 # The arguments that need no data to be checked.
-fit_settings <- function(k, router, expert, standardize, control, method = "ls") {
-  check_choice(method, "ls")
+fit_settings <- function(k, router, expert, standardize, control, method = "ls", family = stats::gaussian(),
+                         sigma = c("free", "equal")) {
+  method <- check_choice(method, c("ls", "em"))
+  likelihood <- as_likelihood(method, family, sigma)
+  control <- as_control(control)
+  if (method == "em" && control$optimizer == "sgd") {
+    stop_input("control$optimizer", "sgd", "another for maximum likelihood")
+  }
   k <- check_count(k)
   router <- as_router(router)
   if (!is.null(router$top_k)) check_count(router$top_k, upper = k, argument = "router$top_k")
@@ -114,20 +123,27 @@ fit_settings <- function(k, router, expert, standardize, control, method = "ls")
     router = router,
     expert = as_expert(expert),
     standardize = check_flag(standardize),
-    control = as_control(control)
+    control = control,
+    method = method,
+    likelihood = likelihood
   )
 }
 
 # From checked data to the fitted object.
 fit_prepared <- function(data, settings, start, call) {
-  check_data(data, settings$k, settings$router, settings$expert, settings$standardize)
+  check_data(data, settings$k, settings$router, settings$expert, settings$standardize, settings$likelihood)
   check_custom_expert(settings$expert, data$x)
   start <- check_start(start, data, settings)
-  estimate <- estimate_least_squares(
-    data, settings$router, settings$expert, settings$k, start, settings$standardize, settings$control
+  estimate <- estimate_model(
+    data, settings$router, settings$expert, settings$k, start, settings$standardize, settings$control,
+    settings$likelihood
   )
   fit <- new_cosine_moe(call, data, settings, estimate)
-  if (!isTRUE(fit$convergence$converged)) warn_convergence("The fit has not converged: ", fit$convergence$message)
+  if (fit$convergence$status == "degenerate") {
+    warn_convergence("The fit is degenerate: ", fit$convergence$message)
+  } else if (!isTRUE(fit$convergence$converged)) {
+    warn_convergence("The fit has not converged: ", fit$convergence$message)
+  }
   fit
 }
 
@@ -171,7 +187,7 @@ check_start <- function(start, data, settings) {
   k <- settings$k
   d_gate <- length(data$names$z)
   q <- expert_n_par(settings$expert, length(data$names$x))
-  if (inherits(start, "cosine_moe")) return(start_from_fit(start, d_gate, k, q, settings$router))
+  if (inherits(start, "cosine_moe")) return(start_from_fit(start, d_gate, k, q, settings))
   entries <- c("beta", "b", "experts")
   if (!is.list(start) || is.object(start) || !setequal(names(start), entries)) {
     stop_input("start", start, "NULL, a fit, or list(beta = , b = , experts = )")
@@ -187,7 +203,8 @@ check_start <- function(start, data, settings) {
   )
 }
 
-start_from_fit <- function(fit, d_gate, k, q, router) {
+start_from_fit <- function(fit, d_gate, k, q, settings) {
+  router <- settings$router
   size <- function(d_gate, k, q) {
     sprintf("a fit with k = %d, %d gate covariates and %d parameters in each expert", k, d_gate, q)
   }
@@ -202,6 +219,14 @@ start_from_fit <- function(fit, d_gate, k, q, router) {
     beta = unname(fit$gate$beta),
     b = unname(fit$gate$b),
     experts = unname(fit$experts),
-    u = if (same) unname(fit$gate$u)
+    u = if (same) unname(fit$gate$u),
+    phi = start_phi(fit, settings$likelihood)
   )
+}
+
+# The dispersions of a fit of the same family.
+start_phi <- function(fit, likelihood) {
+  if (is.null(likelihood) || is.null(fit$dispersion) || fit$family$name != likelihood$family$name) return(NULL)
+  phi <- unname(log(fit$dispersion))
+  if (likelihood$dispersions == "equal") mean(phi) else phi
 }

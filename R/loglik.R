@@ -47,6 +47,11 @@
 logLik.cosine_moe <- function(object, ...) {
   check_dots_empty(...)
   n <- object$nobs
+  if (is_em(object)) {
+    return(structure(
+      object$loglik, df = object$df, nobs = n, boundary = object$diagnostics$boundary, class = "logLik"
+    ))
+  }
   w <- object$weights
   value <- -n / 2 * (log(2 * pi) + log(object$sse / n) + 1) + if (is.null(w)) 0 else sum(log(w[w > 0])) / 2
   structure(value, df = object$df + 1L, nobs = n, boundary = object$diagnostics$boundary, class = "logLik")
@@ -59,6 +64,7 @@ anova.cosine_moe <- function(object, ...) {
   fits <- list(object, ...)
   if (length(fits) < 2L) stop_input("...", I("empty"), "one or more further fits")
   for (fit in fits) if (!inherits(fit, "cosine_moe")) stop_input("...", fit, "fits from fit_cosine_moe()")
+  for (fit in fits) check_least_squares(fit, "anova()")
   env <- parent.frame()
   fits <- fits[order(vapply(fits, function(fit) fit$df, 0))]
   for (i in seq_along(fits)[-1L]) check_nested(fits[[i - 1L]], fits[[i]])

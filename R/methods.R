@@ -69,7 +69,25 @@ coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifi
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
   if (what == "identifiable") gate <- gate_contrasts(object$gate, object$router)
-  switch(what, gate = gate, experts = experts, c(by_column(gate, "gate"), by_column(experts, "expert")))
+  value <- c(by_column(gate, "gate"), by_column(experts, "expert"))
+  switch(what,
+    gate = gate, experts = experts, all = c(value, shared_dispersion(object)),
+    identifiable = c(value, log_dispersion(object))
+  )
+}
+
+# Dispersions, one for each expert or one for all: "expert1:sigma", or "sigma".
+shared_dispersion <- function(fit) {
+  if (is.null(fit$dispersion)) return(NULL)
+  name <- dispersion_name(fit$family)
+  if (fit$dispersions == "equal") return(stats::setNames(fit$dispersion[1L], name))
+  stats::setNames(fit$dispersion, sprintf("expert%d:%s", seq_len(fit$k), name))
+}
+
+log_dispersion <- function(fit) {
+  value <- shared_dispersion(fit)
+  if (is.null(value)) return(NULL)
+  stats::setNames(log(value), sub("(sigma|shape)$", "log(\\1)", names(value)))
 }
 
 # Bias and vector of each gate relative to the mean over the experts: what a softmax tells of them. The vector is beta
@@ -94,10 +112,12 @@ by_column <- function(values, prefix) {
 
 #' @rdname cosine_moe-methods
 #' @export
-residuals.cosine_moe <- function(object, type = c("response", "pearson"), ...) {
+residuals.cosine_moe <- function(object, type = c("response", "pearson", "quantile"), ...) {
   check_dots_empty(...)
-  type <- check_choice(type, c("response", "pearson"))
+  type <- check_choice(type, c("response", "pearson", "quantile"))
   value <- object$residuals
+  if (type == "quantile") check_likelihood(object, "quantile residuals")
+  if (type != "response" && is_em(object)) value <- likelihood_residuals(object, type, parent.frame())
   if (type == "pearson" && !is.null(object$weights)) value <- value * sqrt(object$weights)
   stats::naresid(object$na.action, value)
 }
@@ -108,11 +128,16 @@ nobs.cosine_moe <- function(object, ...) object$nobs
 
 #' @rdname cosine_moe-methods
 #' @export
-deviance.cosine_moe <- function(object, ...) object$sse
+deviance.cosine_moe <- function(object, ...) if (is_em(object)) -2 * object$loglik else object$sse
 
 #' @rdname cosine_moe-methods
 #' @export
-sigma.cosine_moe <- function(object, ...) object$sigma
+sigma.cosine_moe <- function(object, ...) {
+  if (is_em(object) && object$family$name != "gaussian") {
+    stop_input("object", I(paste("one of the family", object$family$name)), "a Gaussian fit: others have no sigma")
+  }
+  object$sigma
+}
 
 # ---- formula and data ------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,9 @@ new_mixing_measure <- function(beta0, beta1, u, eta, router, expert, z_center = 
 as_mixing_measure <- function(fit) {
   if (inherits(fit, "mixing_measure")) return(fit)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe(), or a mixing measure")
+  if (is_em(fit) && fit$family$link != "identity") {
+    stop_input("fit", I(paste("one with the link", fit$family$link)), "a fit with the identity link")
+  }
   new_mixing_measure(
     fit$gate$b, fit$gate$beta, fit$gate$u, fit$experts, fit$router, fit$expert, fit$z_center, fit$z_scale
   )

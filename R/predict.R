@@ -58,11 +58,14 @@
 #' fit <- fit_cosine_moe(y ~ x, router = "linear", control = moe_control(n_starts = 5))
 #' predict(fit, data.frame(x = c(-0.5, 0, 0.5)), interval = "confidence")
 #' @export
-predict.cosine_moe <- function(object, newdata, type = c("response", "experts", "gate", "class", "logit"),
+predict.cosine_moe <- function(object, newdata, type = c("response", "experts", "gate", "class", "logit", "link",
+                                                         "density", "quantile"),
                                se.fit = FALSE, interval = c("none", "confidence", "prediction"), level = 0.95,
-                               na.action = stats::na.pass, threads = 1, ...) {
+                               na.action = stats::na.pass, threads = 1, y = NULL, probs = c(0.05, 0.5, 0.95), ...) {
   check_dots_empty(...)
-  type <- check_choice(type, c("response", "experts", "gate", "class", "logit"))
+  type <- check_choice(type, c("response", "experts", "gate", "class", "logit", "link", "density", "quantile"))
+  if (type %in% c("link", "density", "quantile")) check_likelihood(object, sprintf("type = \"%s\"", type))
+  probs <- check_probs(probs)
   se.fit <- check_flag(se.fit)
   interval <- check_choice(interval, c("none", "confidence", "prediction"))
   level <- check_level(level)
@@ -72,23 +75,26 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
   if (missing(newdata)) newdata <- NULL
   if (se.fit || interval != "none") {
     if (type != "response") stop_input("type", type, "\"response\", the only one with standard errors and intervals")
+    check_least_squares(object, "standard errors of predictions")
     return(predict_uncertain(object, newdata, se.fit, interval, level, na.action, threads, parent.frame()))
   }
   if (is.null(newdata)) {
     if (type == "response") return(stats::fitted(object))
-    return(predict_training(object, type, threads, parent.frame()))
+    return(predict_training(object, type, threads, parent.frame(), y, probs))
   }
   data <- prepare_newdata(object, newdata, na.action)
-  value <- prediction(object, evaluate_model(object, data, threads), type)
+  response <- if (needs_response(object, type)) new_response(object, newdata, y, data)
+  value <- prediction(object, evaluate_model(object, data, threads), type, response, probs)
   name_rows(fill_rows(value, data), given_row_names(newdata), data$na.action)
 }
 
 # Predictions for the rows of the fit. The data may have changed since then: the fitted values tell.
-predict_training <- function(object, type, threads, env) {
+predict_training <- function(object, type, threads, env, y = NULL, probs = NULL) {
   data <- training_covariates(object, env)
   values <- evaluate_model(object, data, threads)
   check_unchanged(object, values$response)
-  name_rows(fill_rows(prediction(object, values, type), data), names(stats::fitted(object)))
+  response <- if (is.null(y)) object[c("y", "trials")] else given_response(object, y, length(object$y))
+  name_rows(fill_rows(prediction(object, values, type, response, probs), data), names(stats::fitted(object)))
 }
 
 # The response with standard errors or intervals, in the shapes of predict.lm().
@@ -138,11 +144,19 @@ evaluate_model <- function(object, data, threads) {
   rows <- list(x = data$x, z = data$z, z_center = unname(object$z_center), z_scale = unname(object$z_scale))
   par <- list(u = unname(object$gate$u), b = unname(object$gate$b), eta = unname(object$experts))
   value <- core_call(core_predict(model, rows, par, threads))
-  value$response <- as.vector(value$f) + if (is.null(data$offset)) 0 else data$offset
+  offset <- if (is.null(data$offset)) 0 else data$offset
+  if (is_em(object)) {
+    value$link <- value$expert + offset
+    value$expert <- mean_of_link(object$family, value$link)
+    value$response <- rowSums(ifelse(value$gate > 0, value$gate * value$expert, 0))
+  } else {
+    value$response <- as.vector(value$f) + offset
+  }
   value
 }
 
-prediction <- function(object, values, type) {
+# `response` is list(y, trials), for those that need one.
+prediction <- function(object, values, type, response = NULL, probs = NULL) {
   experts <- colnames(object$experts)
   matrix_of <- function(value) structure(value, dimnames = list(NULL, experts))
   switch(type,
@@ -150,6 +164,10 @@ prediction <- function(object, values, type) {
     experts = matrix_of(values$expert),
     gate = matrix_of(values$gate),
     logit = matrix_of(values$logit),
+    link = matrix_of(values$link),
+    density = exp(log_sum_rows(log_joint(object, values, response))),
+    quantile = mixture_quantiles(object, values, response$trials, probs),
+    posterior = matrix_of(responsibilities(log_joint(object, values, response))),
     class = factor(experts[max.col(values$gate, ties.method = "first")], levels = experts)
   )
 }

@@ -27,17 +27,41 @@
 simulate.cosine_moe <- function(object, nsim = 1, seed = NULL, ...) {
   check_dots_empty(...)
   nsim <- check_count(nsim)
-  if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
   mean <- stats::fitted(object)
-  sd <- object$sigma
-  weights <- stats::weights(object)
-  if (!is.null(weights)) sd <- sd / sqrt(ifelse(weights > 0, weights, NA))
-  draw <- function(i) mean + sd * stats::rnorm(length(mean))
+  draw <- if (is_em(object)) likelihood_draws(object, parent.frame()) else gaussian_draws(object)
   before <- generator_state()
   draws <- with_seed(seed, stats::setNames(lapply(seq_len(nsim), draw), sprintf("sim_%d", seq_len(nsim))))
   rows <- if (is.null(names(mean))) seq_along(mean) else names(mean)
   draws <- structure(draws, class = "data.frame", row.names = rows)
   structure(draws, seed = if (is.null(seed)) before else structure(seed, kind = as.list(RNGkind())))
+}
+
+gaussian_draws <- function(object) {
+  if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
+  mean <- stats::fitted(object)
+  sd <- object$sigma
+  weights <- stats::weights(object)
+  if (!is.null(weights)) sd <- sd / sqrt(ifelse(weights > 0, weights, NA))
+  function(i) mean + sd * stats::rnorm(length(mean))
+}
+
+# An expert for each row from the gate, then a response of this expert.
+likelihood_draws <- function(object, env) {
+  data <- training_covariates(object, env)
+  values <- evaluate_model(object, data, object$control$threads)
+  check_unchanged(object, values$response)
+  n <- nrow(data$x)
+  below <- t(apply(values$gate, 1L, cumsum))
+  if (object$k == 1L) below <- matrix(1, n, 1L)
+  trials <- if (is.null(object$trials)) rep(1, n) else object$trials
+  function(i) {
+    expert <- pmin(1L + rowSums(stats::runif(n) > below), object$k)
+    mean <- values$expert[cbind(seq_len(n), expert)]
+    y <- draw_responses(object$family, trials, mean, object$dispersion[expert])
+    if (is.null(object$trials)) return(stats::naresid(object$na.action, as.double(y)))
+    pair <- cbind(successes = y, failures = trials - y)
+    stats::naresid(object$na.action, pair)
+  }
 }
 
 # The value of `code` after set.seed(seed), with the generator's state restored afterwards; without a seed, as it is.

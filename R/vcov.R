@@ -61,6 +61,7 @@ vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), 
                             R = 200, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
   type <- check_choice(type, c("model", "sandwich", "bootstrap"))
+  if (type == "bootstrap") check_least_squares(object, "bootstrap_moe()")
   if (type == "bootstrap") return(vcov(bootstrap_of(object, boot, R)))
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
@@ -75,12 +76,17 @@ covariance <- function(fit, info, type = "model") {
   if (type == "model") return(named(info$variance * tcrossprod(info$maps$report %*% info$root)))
   root <- info$maps$report %*% info$root %*% solve(info$hessian)
   meat <- crossprod(info$root, score_product(info) %*% info$root)
-  named(fit$nobs / fit$df.residual * symmetric(root %*% tcrossprod(meat, root)))
+  factor <- if (is_em(fit)) 1 else fit$nobs / fit$df.residual
+  named(factor * symmetric(root %*% tcrossprod(meat, root)))
 }
 
 # sum w^2 r^2 J J', by the pass that gives sum w J J'.
 score_product <- function(info) {
   rows <- info$rows
+  if (is_likelihood(info$model)) {
+    if (!is.null(rows$w)) rows$w <- rows$w^2
+    return(core_call(core_objective(info$model, rows, info$par, 2L, info$threads))$normal)
+  }
   r <- rows$y - predict_working(info, take_rows(rows, seq_len(nrow(rows$x))), info$par)$f
   rows$w <- as.vector(if (is.null(rows$w)) r^2 else rows$w^2 * r^2)
   core_call(core_objective(info$model, rows, info$par, 2L, info$threads))$normal
@@ -90,6 +96,7 @@ score_product <- function(info) {
 #' @usage \method{estfun}{cosine_moe}(x, ...)
 #' @exportS3Method sandwich::estfun
 estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
+  check_least_squares(x, "estfun()")
   info <- information(x, parent.frame())
   rows <- info$rows
   weighted <- as.vector(x$residuals) * if (is.null(x$weights)) 1 else x$weights
@@ -103,6 +110,7 @@ estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
 #' @usage \method{bread}{cosine_moe}(x, ...)
 #' @exportS3Method sandwich::bread
 bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
+  check_least_squares(x, "bread()")
   info <- information(x, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   names <- names(coef(x, "identifiable"))

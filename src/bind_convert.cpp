@@ -53,6 +53,7 @@ cosmoe::ModelSpec as_model(const Rcpp::List& model) {
     spec.router = as_router(model["router"]);
     spec.k = static_cast<std::size_t>(Rcpp::as<int>(model["k"]));
     spec.dispersions = static_cast<std::size_t>(field(model, "dispersions", 0));
+    spec.dispersion_bound = field(model, "dispersion_bound", spec.dispersion_bound);
     spec.expert.name = Rcpp::as<std::string>(expert["name"]);
     spec.expert.degree = field(expert, "degree", 1);
     spec.expert.hidden = static_cast<std::size_t>(field(expert, "hidden", 1));

@@ -90,7 +90,12 @@ Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
     const cosmoe::Hooks hooks = bind::interrupt_hooks();
-    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    const auto family =
+        model.containsElementNamed("family") ? cosmoe::make_family(bind::as_family(model["family"])) : nullptr;
+    const auto likelihood = family ? std::make_unique<cosmoe::LikelihoodCriterion>(*family) : nullptr;
+    const cosmoe::Criterion& criterion =
+        likelihood ? static_cast<const cosmoe::Criterion&>(*likelihood) : cosmoe::least_squares_criterion();
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks, criterion);
     const cosmoe::Evaluation e =
         pass.evaluate(cosmoe::pack(built.layout, bind::as_parameters(par)), static_cast<cosmoe::Order>(order));
     Rcpp::List out = Rcpp::List::create(Rcpp::Named("value") = e.value);
