@@ -1,7 +1,7 @@
 #' Likelihood of a fitted mixture of experts, and comparison of fits
 #'
 #' @description
-#' `logLik()` is the maximum of the Gaussian likelihood, from which [stats::AIC()] and [stats::BIC()] follow. `anova()`
+#' `logLik()` is the maximum of the likelihood (for least squares, the Gaussian one), from which [stats::AIC()] and [stats::BIC()] follow. `anova()`
 #' compares nested fits by F tests.
 #'
 #' @param object A fit from [fit_cosine_moe()].
@@ -9,7 +9,8 @@
 #'   an error.
 #'
 #' @details
-#' *Likelihood.* Least squares assumes no distribution; `logLik()` assumes independent Gaussian errors with variance
+#' *Likelihood.* For `method = "em"` it is the fit's maximum, with maximum likelihood estimates of the dispersions (divisor
+#' n), `fit$df` degrees of freedom, and weights as multiples of rows; `anova()` does not apply. Least squares assumes no distribution; `logLik()` assumes independent Gaussian errors with variance
 #' sigma^2, or sigma^2 / weight. Its degrees of freedom are `fit$df`, the number of identifiable parameters, plus one
 #' for sigma. The gate's translations do not count, nor do the norms of the cosine router's vectors. In regular models
 #' \eqn{(SSE(truth) - SSE(fit)) / \sigma^2}{(SSE(truth) - SSE(fit)) / sigma^2} has this number (without sigma's) for its

@@ -219,7 +219,9 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
   if (!is.null(progress)) progress()
   fit$kind <- start$kind
   fit$thinned <- isTRUE(search$thinned)
-  fit$degenerate <- length(spikes(fit$phi, search$model, search$rows)) > 0L
+  spikes <- spikes(fit$phi, search$model, search$rows)
+  # Where all experts are exact, the data are.
+  fit$degenerate <- length(spikes) > 0L && length(spikes) < length(fit$phi)
   fit$contained <- start$contained
   fit
 }

@@ -1,7 +1,8 @@
 #' Responses simulated from a fitted mixture of experts
 #'
 #' Draws new responses for the rows of the fit: fitted value plus a Gaussian error with standard deviation
-#' `sigma(object)`, divided by the square root of the weight where there are weights.
+#' `sigma(object)`, divided by the square root of the weight where there are weights. For `method = "em"`, draws an expert
+#' by the gate, and a response of this expert.
 #'
 #' @param object A fit from [fit_cosine_moe()].
 #' @param nsim Number of draws, a whole number.
@@ -15,7 +16,8 @@
 #'
 #' @return A data frame with one row for each row of the fit and the columns `sim_1`, `sim_2`, ... The attribute
 #'   `seed` holds the seed, or the state of the generator before the draws, as for [stats::simulate()]. A fit without
-#'   residual degrees of freedom stops with a `cosmoe_error_input`.
+#'   residual degrees of freedom stops with a `cosmoe_error_input`. For a response `cbind(successes, failures)` each
+#'   column is such a matrix.
 #'
 #' @seealso [predict.cosine_moe()].
 #' @examples
