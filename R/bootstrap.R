@@ -185,12 +185,12 @@ aligned_coefficients <- function(found, task) {
   old <- table_of(fit$gate, fit$experts)
   new <- table_of(found[c("u", "b")], structure(found$eta, dimnames = dimnames(fit$experts)))
   scaled <- function(table) rbind(unname(table$gate), unname(table$experts)) * task$units
-  by <- match_columns(scaled(new), scaled(old))
+  by <- assign_columns(scaled(new), scaled(old))
   c(new$gate[, by], new$experts[, by])
 }
 
 # For each column of `target` a different column of `x`, so that the sum of squared distances is least.
-match_columns <- function(x, target) {
+assign_columns <- function(x, target) {
   distance <- outer(seq_len(ncol(target)), seq_len(ncol(x)), Vectorize(function(i, j) sum((target[, i] - x[, j])^2)))
   assign_rows(distance)
 }

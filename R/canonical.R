@@ -48,8 +48,8 @@ canonicalize <- function(G) {
 }
 
 as_measure <- function(x, argument = deparse1(substitute(x))) {
-  if (!inherits(x, c("mixing_measure", "cosine_moe"))) stop_input(argument, x, "a mixing measure or a fit")
-  as_mixing_measure(x)
+  if (inherits(x, c("mixing_measure", "cosine_moe"))) return(as_mixing_measure(x))
+  stop_input(argument, x, "a mixing measure, or a fit from fit_cosine_moe()")
 }
 
 is_sparse_router <- function(router, k) !is.null(router$top_k) && router$top_k < k

@@ -36,7 +36,8 @@
 #'
 #' The paper's theory needs experts that are *weakly identifiable* for exact-specified fits, which constant experts
 #' are not, and *strongly identifiable* for fits with more experts than the truth has, which linear experts are not.
-#' Without it the parameters are hard to estimate, but the regression function is not.
+#' Without it the parameters are hard to estimate, but the regression function is not. [check_identifiability()] decides
+#' both numerically, with a table of all experts beside the paper's.
 #'
 #' @return An object of class `cosmoe_expert`: a list with `name`, `degree`, `hidden`, `activation`, `value`,
 #'   `gradient` and `n_par`; entries that do not belong to the family hold neutral values. The names `"constant"`,

@@ -1,58 +1,95 @@
 #' Glossary: every number the package prints
 #'
 #' @description
-#' What the numbers and words mean that fits, summaries, mixing measures, losses and checks print, in alphabetical order.
+#' What the numbers and words mean that fits, summaries, mixing measures, losses and checks print.
 #'
 #' @section The model:
 #' \describe{
-#' \item{atom}{One summand of a [mixing_measure()]: a mass exp(beta_0), a gate vector beta_1 and an expert's parameters
-#'   eta.}
-#' \item{beta, beta_1}{The gate vector of an expert in the paper's coordinates. For the perturbed cosine router `Inf` means
-#'   a gate on the boundary, of which only the direction counts; for the cosine router only the direction counts in any
-#'   case. Only differences between experts have a meaning, and these are differences of u.}
+#' \item{atom}{One summand of a [mixing_measure()]: a mass exp(beta_0), a gate vector beta_1 and an expert's
+#'   parameters eta.}
+#' \item{beta, beta_1}{The gate vector of an expert in the paper's coordinates. `Inf` (perturbed cosine router): a
+#'   gate on the boundary, of which only the direction counts. For the cosine router only the direction counts in any
+#'   case. Only contrasts of u have a meaning by themselves.}
 #' \item{bias b, beta_0}{The constant part of an expert's logit. One number may be added to all of them; fits are
-#'   reported with sum exp(b) = 1, so exp(b) are the weights where the score of all experts is 0.}
-#' \item{center, scale (of gate covariates)}{Weighted mean and standard deviation (divisor n) by which the covariates of a
-#'   cosine gate were standardized; part of the model.}
+#'   reported with sum exp(b) = 1.}
+#' \item{center, scale (of gate covariates)}{Weighted mean and standard deviation (divisor n) by which the covariates
+#'   of a cosine gate were standardized; part of the model.}
+#' \item{contrasts}{Differences between experts: what a softmax gate depends on. Printed as each expert's value minus
+#'   the mean over all experts.}
 #' \item{direction of beta}{beta divided by its norm.}
-#' \item{expert}{One of the k regression functions h(x, eta_k). Experts are printed in order of decreasing mean gate
+#' \item{expert}{One of the k regression functions h(x, eta_k). Fits print them in order of decreasing mean gate
 #'   weight.}
-#' \item{gate, gate weight}{p_k(z), the share of expert k at covariates z; shares sum to 1 over the experts.}
-#' \item{mean gate weight}{The (weighted) average of p_k(z) over the rows of the fit.}
-#' \item{norm of beta}{Length of the vector beta. It shows best near tau1.}
-#' \item{router}{The rule that turns covariates into scores: see [routers].}
-#' \item{score, logit}{Score: the part of the logit that depends on z. Logit: score plus bias.}
+#' \item{gate weight}{p_k(z), the share of expert k at covariates z; shares sum to 1 over the experts. *Mean gate
+#'   weight*: its (weighted) average over the rows of the fit.}
+#' \item{mass}{exp(beta_0) of an atom.}
+#' \item{norm of beta}{Length of the vector beta. The data show it best near tau1.}
+#' \item{score, logit}{Score: the part of the logit that depends on z. Logit: score plus bias. The softmax of the
+#'   logits gives the gate weights.}
 #' \item{u}{The gate vector as the softmax sees it: the score is u'zeta(z). See [routers].}
 #' }
 #'
 #' @section The fit:
 #' \describe{
 #' \item{active constraints}{Gates and experts that lie on a bound of the parameter space and are held there.}
-#' \item{boundary}{The surface of the ball that the u of the perturbed cosine router live in: norm(u) = scale, that is
-#'   infinite beta.}
-#' \item{coincide}{Two experts whose values differ by less than 0.1\% of the fitted values' standard deviation wherever
-#'   both have weight.}
+#' \item{boundary}{The surface of the ball that the u of the perturbed cosine router live in: norm(u) = scale, that
+#'   is infinite beta.}
+#' \item{coincide}{Said of two experts whose values differ by less than 0.1\% of the fitted values' standard
+#'   deviation wherever both have weight.}
 #' \item{degrees of freedom}{Rows with positive weight minus identifiable parameters.}
-#' \item{flat directions}{Directions in which the sum of squares does not change to second order. Every dense gate has
-#'   d + 1 of its own, unless constraints hold them; more of them make the solution non-unique.}
-#' \item{has lost all weight}{An expert with a mean gate weight below 0.001.}
-#' \item{identifiable parameters}{Parameters minus gauge directions, minus norms on spheres, minus further flat
-#'   directions: the degrees of freedom of the model.}
-#' \item{little weight and huge values}{An expert on its way to infinity: mean gate weight p below 0.1, and mean square of
-#'   its contribution p (h - f) above 100 p^2 variances of the fitted values.}
+#' \item{flat directions}{Directions in which the sum of squares does not change to second order. A dense gate has d
+#'   + 1 of its own, fewer where constraints hold them; more of them make the solution non-unique.}
+#' \item{has lost all weight}{Said of an expert with a mean gate weight below 0.001.}
+#' \item{identifiable parameters}{Parameters without gauge directions, without norms on spheres, and without further
+#'   flat directions: the degrees of freedom of the model.}
+#' \item{little weight and huge values}{Said of an expert on its way to infinity: mean gate weight p below 0.1, and
+#'   mean square of p (h - f) above 100 p^2 variances of the fitted values f.}
 #' \item{pass}{One evaluation of the objective with its derivatives on all rows.}
-#' \item{Pearson residual}{Observed minus fitted times the square root of the weight.}
-#' \item{predicted decrease ("another step would lower the sum of squares by ...")}{What one more Newton step promises,
-#'   in residual variances. Far below 1, the data cannot tell the solution from the exact minimum.}
-#' \item{projected gradient}{Largest entry of the gradient, after the multipliers of active constraints, in each parameter's own
-#'   scale and relative to the residuals' norm: a cosine between residuals and a column of the Jacobian.}
-#' \item{reached the best}{A start whose sum of squares is at most 0.01 residual variances above the lowest: the data cannot
-#'   tell the two.}
-#' \item{residual standard deviation (sigma)}{Square root of the (weighted) sum of squares over the degrees of freedom.}
-#' \item{R-squared}{1 minus the sum of squares over that around the mean of the response.}
-#' \item{smallest curvature}{Smallest eigenvalue of the Hessian in scaled identifiable coordinates. Near 0 some combination
-#'   of parameters is hardly determined.}
+#' \item{Pearson residual}{Observed minus fitted, times the square root of the weight.}
+#' \item{predicted decrease}{"Another step would lower the sum of squares by ... residual variances": what one more
+#'   Newton step promises. Far below 1, the data cannot tell the solution from the exact minimum.}
+#' \item{projected gradient}{Largest entry of the gradient, without the part that active constraints hold, in each
+#'   parameter's own scale and relative to the norm of the residuals: a cosine between residuals and a column of the
+#'   Jacobian.}
+#' \item{reached the best}{Said of a start whose sum of squares is at most 0.01 residual variances above the lowest:
+#'   the data cannot tell the two.}
+#' \item{residual standard deviation (sigma)}{Square root of the sum of squares over the degrees of freedom.}
+#' \item{R-squared}{1 minus the sum of squares over that around the mean of the response (both weighted).}
+#' \item{smallest curvature}{Smallest eigenvalue of the Hessian in scaled identifiable coordinates. Near 0 some
+#'   combination of parameters is hardly determined.}
 #' \item{sum of squares}{Sum of w (y - f)^2.}
+#' }
+#'
+#' @section Inference:
+#' \describe{
+#' \item{bias (of a bootstrap)}{Mean of the replicates minus the estimate.}
+#' \item{Df, F, Pr(>F)}{In [anova()][anova.cosine_moe]: the difference of identifiable parameters; the mean decrease
+#'   of the sum of squares over the residual variance of the largest fit; its p-value, `NA` where the F distribution
+#'   does not hold.}
+#' \item{irregular}{A fit for which asymptotic standard errors would mislead: see [vcov()][vcov.cosine_moe] for the
+#'   signs.}
+#' \item{log-likelihood, AIC, BIC}{Those of independent Gaussian errors, with the identifiable parameters and sigma
+#'   as degrees of freedom: see [logLik()][logLik.cosine_moe].}
+#' \item{standard error}{Square root of the diagonal of `vcov(fit)`, in parentheses behind a coefficient; after
+#'   [bootstrap_moe()] the standard deviation of the replicates. Gates have standard errors for contrasts only.}
+#' \item{t value, Pr(>|t|), stars}{Estimate over standard error, and its two-sided p-value from Student's t
+#'   distribution with `df.residual(fit)` degrees of freedom.}
+#' }
+#'
+#' @section Losses and identifiability:
+#' \describe{
+#' \item{cell}{The atoms of a measure that are nearest to one atom of the true measure: see [voronoi_loss()].}
+#' \item{mass, gate, expert (of a loss)}{The three parts of a Voronoi loss: errors of masses, of gate vectors, of
+#'   experts' parameters, the latter two weighted with masses.}
+#' \item{shift t, c}{The vector added to all u and the number added to all beta_0 at which an aligned loss is
+#'   reached.}
+#' \item{rank, size}{Of the functions that [check_identifiability()] looks at: how many are linearly independent, and
+#'   how many there are.}
+#' \item{singular values}{Of the matrix with the functions' values, columns scaled to length 1, relative to the
+#'   largest. A gap separates what is independent from rounding errors.}
+#' \item{null direction}{A combination of derivatives that is zero for all x: the parameters cannot be told apart in
+#'   that direction.}
+#' \item{weak, strong, for rates}{Linear independence of first derivatives, of first and second derivatives, and as
+#'   far as rates of convergence need it: see [check_identifiability()].}
 #' }
 #'
 #' @name cosmoe-glossary

@@ -18,7 +18,7 @@
 #' @param order 1 for weak identifiability, 2 for strong, or both.
 #' @param k Number of atoms, a whole number. The default 2 shows what happens within an atom and between two.
 #' @param d Number of covariates, of gate and experts alike.
-#' @param at A [mixing_measure()] whose parameters are taken, or `NULL` for random ones. Errors are infinite
+#' @param at A [mixing_measure()] or a fit whose parameters are taken, or `NULL` for random ones. Errors are infinite
 #'   \eqn{\beta_1}, and \eqn{\beta_1 = 0} where derivatives do not exist: those of the cosine router, and second ones of
 #'   the perturbed router.
 #' @param x The points: a finite numeric matrix with d columns and at least as many different rows as functions; or
@@ -133,7 +133,7 @@ check_identifiability <- function(expert, router, order = c(1, 2), k = 2, d = 2,
   order <- check_orders(order)
   draws <- check_count(draws)
   if (!is.null(at)) {
-    if (!inherits(at, "mixing_measure")) stop_input("at", at, "a mixing measure, or NULL for random parameters")
+    at <- as_measure(at)
     if (missing(expert)) expert <- at$expert
     if (missing(router)) router <- at$router
     if (missing(k)) k <- length(at$beta0)

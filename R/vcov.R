@@ -63,8 +63,7 @@
 #' sqrt(diag(vcov(fit, "sandwich")))
 #' @importFrom stats vcov
 #' @export
-vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), boot = NULL,
-                            R = 200, ...) { # nolint: object_name_linter.
+vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), boot = NULL, R = 200, ...) {
   check_dots_empty(...)
   type <- check_choice(type, c("model", "sandwich", "bootstrap"))
   if (type == "bootstrap") check_least_squares(object, "bootstrap_moe()")

@@ -78,7 +78,7 @@ test_that("labels are aligned to the fit", {
   target <- ref_with_seed(1, matrix(stats::rnorm(40), 4))
   by <- ref_with_seed(2, sample(10))
   shuffled <- target[, by] + 0.01
-  expect_identical(by[cosmoe:::match_columns(shuffled, target)], 1:10)
+  expect_identical(by[cosmoe:::assign_columns(shuffled, target)], 1:10)
 })
 
 test_that("the assignment is the best of all permutations", {

@@ -347,7 +347,6 @@ test_that("bad input is named", {
     refused(perturbed(), perturbed(tau1 = 0.2))
     refused(perturbed(), perturbed(tau2 = 0.2))
     refused(perturbed(), perturbed(scale = 3))
-    refused(perturbed(), perturbed(top_k = 1))
     refused(g, two)
     refused(g, mixing_measure(0, 1, rbind(1, 2), "linear", "tanh"))
     refused(mixing_measure(0, 1, rbind(1, 2), "linear", expert_polynomial(2)),
@@ -355,4 +354,12 @@ test_that("bad input is named", {
     refused(replace(g, "z_center", 0.5), g)
     refused(replace(g, "z_scale", 2), g)
   })
+})
+
+test_that("fits may activate more experts than the truth", {
+  perturbed <- function(top_k) {
+    router <- router_perturbed_cosine(top_k = top_k)
+    mixing_measure(c(0.2, 0), cbind(c(1, 0), c(0, 1)), cbind(c(1, 0, 1), c(0, 1, 1)), router, "tanh")
+  }
+  expect_equal(as.numeric(voronoi_loss(perturbed(2), perturbed(1), "L3")), 0, tolerance = 1e-12)
 })

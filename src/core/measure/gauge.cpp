@@ -73,13 +73,20 @@ void Rays::pull_back(const arma::vec& theta, arma::uword i, const arma::vec& v, 
     gradient[at] += arma::dot(v, e);
     hessian(at, at) += arma::dot(e, ce);
     if (q == 0) return;
+    // With B the basis and P = I - x x', the Jacobian is radius B P; P is applied as an update of rank one.
     const arma::vec x = theta.head(q);
-    const arma::mat tangent = arma::eye(q, q) - x * x.t();
-    const arma::mat jacobian = radius_ * basis_ * tangent;
-    const arma::vec jv = jacobian.t() * v, cross = lambda * (jacobian.t() * ce) + jv;
+    const auto project = [&](const arma::vec& w) { return arma::vec(w - arma::dot(x, w) * x); };
+    const arma::vec bv = basis_.t() * v, jv = radius_ * project(bv);
+    const arma::vec cross = lambda * radius_ * project(basis_.t() * ce) + jv;
     gradient.head(q) += lambda * jv;
-    hessian.submat(0, 0, q - 1, q - 1) +=
-        lambda * lambda * (jacobian.t() * curvature * jacobian) - lambda * radius_ * arma::dot(v, basis_ * x) * tangent;
+    arma::mat own = (lambda * lambda * radius_ * radius_) * (basis_.t() * (curvature * basis_));
+    const arma::vec along = own * x;
+    const double bend = lambda * radius_ * arma::dot(bv, x);
+    own -= along * x.t();
+    own -= x * along.t();
+    own += (arma::dot(x, along) + bend) * (x * x.t());
+    own.diag() -= bend;
+    hessian.submat(0, 0, q - 1, q - 1) += own;
     hessian.submat(0, at, q - 1, at) += cross;
     hessian.submat(at, 0, at, q - 1) += cross.t();
 }
