@@ -1,5 +1,5 @@
-# Response distributions of maximum likelihood fits: f(y | mean, dispersion), the dispersion being sigma of the Gaussian
-# and the shape of the Gamma distribution. A family is plain data, list(name, link). A binomial y is a share of `trials`.
+# Response distributions of maximum likelihood fits: f(y | mean, dispersion), the dispersion being the Gaussian's sigma
+# or the Gamma distribution's shape. A family is plain data, list(name, link). A binomial y is a share of `trials`.
 
 links_of_families <- list(
   gaussian = c("identity", "log", "inverse"), binomial = c("logit", "probit", "cloglog"),
@@ -78,7 +78,7 @@ response_variance <- function(family, mean, dispersion) {
   )
 }
 
-# ---- distributions: `mean` is an n x k matrix, `dispersion` NULL or of length k ----------------------------------------
+# ---- distributions: `mean` is an n x k matrix, `dispersion` NULL or of length k -------------------------------------
 
 per_row <- function(dispersion, mean) if (is.null(dispersion)) NULL else rep(dispersion, each = nrow(mean))
 
@@ -126,7 +126,7 @@ draw_responses <- function(family, trials, mean, dispersion) {
   )
 }
 
-# ---- responses ---------------------------------------------------------------------------------------------------------
+# ---- responses -------------------------------------------------------------------------------------------------------
 
 # list(y, trials) from a response as glm() takes it; trials are NULL where all are one.
 read_response <- function(value, n, what, likelihood = NULL) {

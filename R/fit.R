@@ -1,13 +1,12 @@
 #' Fit a mixture of experts with a cosine gate by least squares or maximum likelihood
 #'
-#' @description
-#' Fits the regression function
-#' \deqn{f(x) = \sum_{k} p_k(z) h(x, \eta_k)}{f(x) = sum_k p_k(z) h(x, eta_k)} by minimising the sum of squares
-#' \eqn{\sum_i w_i (y_i - f(x_i))^2}{sum_i w_i (y_i - f(x_i))^2}. The gate \eqn{p_k(z)} is a softmax with a linear,
-#' cosine or perturbed cosine router ([router_perturbed_cosine()]), the experts h are linear, polynomial, activation
-#' units, small networks or functions of the user ([expert_linear()]). Experts and gate may use different covariates x
-#' and z. With `method = "em"` the experts are regressions of a family and the fit maximises the likelihood of the mixture
-#' \eqn{\sum_k p_k(z) f(y | h(x, \eta_k), \phi_k)}{sum_k p_k(z) f(y | h(x, eta_k), phi_k)}.
+#' @description Fits the regression function \deqn{f(x) = \sum_{k} p_k(z) h(x, \eta_k)}{f(x) = sum_k p_k(z) h(x, eta_k)}
+#' by minimising the sum of squares \eqn{\sum_i w_i (y_i - f(x_i))^2}{sum_i w_i (y_i - f(x_i))^2}. The gate \eqn{p_k(z)}
+#' is a softmax with a linear, cosine or perturbed cosine router ([router_perturbed_cosine()]), the experts h are
+#' linear, polynomial, activation units, small networks or functions of the user ([expert_linear()]). Experts and gate
+#' may use different covariates x and z. With `method = "em"` the experts are regressions of a family and the fit
+#' maximises the likelihood of the mixture \eqn{\sum_k p_k(z) f(y | h(x, \eta_k), \phi_k)}{sum_k p_k(z) f(y | h(x,
+#' eta_k), phi_k)}.
 #'
 #' @param x A formula (or the name `formula`), or the n x d matrix of the experts' covariates: numeric, or a data frame
 #'   of numeric columns. A double matrix is not copied.
@@ -37,11 +36,12 @@
 #' @param model Whether the fit keeps the model frame.
 #' @param method `"ls"`, least squares, assumes no distribution and looks at the mean alone; `"em"`, maximum likelihood
 #'   by the EM algorithm, models the whole distribution of the response.
-#' @param family For `"em"`, as for [stats::glm()] (a family, its function or its name): `gaussian` (links identity, log,
-#'   inverse), `binomial` (logit, probit, cloglog), `poisson` (log, identity, sqrt) or `Gamma` (inverse, log, identity).
+#' @param family For `"em"`, as for [stats::glm()] (a family, its function or its name): `gaussian` (links identity,
+#'   log, inverse), `binomial` (logit, probit, cloglog), `poisson` (log, identity, sqrt) or `Gamma` (inverse, log,
+#'   identity).
 #' @param sigma For `"em"` and families with a dispersion: `"free"`, each expert has its own, or `"equal"`, one for all.
-#' @param y Response, a numeric vector of length n; for the binomial family also a logical vector, a factor of two levels
-#'   or a matrix of two columns.
+#' @param y Response, a numeric vector of length n; for the binomial family also a logical vector, a factor of two
+#'   levels or a matrix of two columns.
 #' @param z The n x d_gate matrix of the gate's covariates; the experts' by default.
 #' @param ... Nothing: any further argument is an error.
 #'
@@ -57,8 +57,8 @@
 #' two levels (the first is failure) or `cbind(successes, failures)`; counts must be whole numbers, a Gamma response
 #' positive. The dispersion is sigma for the Gaussian family and the shape (1 over the squared coefficient of variation)
 #' for the Gamma family, estimated by maximum likelihood too, divisor n. The gate may be constant (`y ~ x | 1`, with
-#' `router = "linear"`): classical mixtures of regressions. Runs begin from the same partitions as least squares, and also
-#' from solutions of the models that this one contains: one expert less, equal dispersions, a constant gate.
+#' `router = "linear"`): classical mixtures of regressions. Runs begin from the same partitions as least squares, and
+#' also from solutions of the models that this one contains: one expert less, equal dispersions, a constant gate.
 #'
 #' The likelihood of a Gaussian or Gamma mixture has no maximum: an expert may pass through a few points exactly, with
 #' sigma going to 0. So sigma is at least 1/1000 of the standard deviation of the response (and the shape at most
@@ -68,25 +68,25 @@
 #' Starts are drawn with R's random numbers: `set.seed()` reproduces a fit exactly. They run on the
 #' workers of the current `future::plan()`.
 #'
-#' The sum of squares (like the likelihood) has many local minima, and is not even continuous for sparse gates (`top_k`). Look at
-#' `fit$starts`.
+#' The sum of squares (like the likelihood) has many local minima, and is not even continuous for sparse gates
+#' (`top_k`). Look at `fit$starts`.
 #'
-#' @return An object of class `cosine_moe`, a list. Its main entries: `gate`, a list of `beta` (d_gate x k, infinite
-#'   on the boundary of the parameter space), `b` (length k) and `u` (d_gate x k, see [routers]) in a canonical
+#' @return An object of class `cosine_moe`, a list. Its main entries: `gate`, a list of `beta` (d_gate x k, infinite on
+#'   the boundary of the parameter space), `b` (length k) and `u` (d_gate x k, see [routers]) in a canonical
 #'   representative; `experts` (q x k), columns in order of decreasing mean gate weight `gate_mean`; `fitted.values`,
 #'   `residuals`, `sse` (weighted), `df` (number of identifiable parameters), `df.residual`, `sigma` (\eqn{\sqrt{sse /
 #'   df.residual}}{sqrt(sse / df.residual)}), `nobs` (rows with positive weight); `starts`, a table of all starts;
-#'   `convergence` and `diagnostics`. For `"em"` also `family` (name and link), `dispersion` (one for each expert; `sigma`
-#'   is the same for the Gaussian family and `NULL` for others), `loglik` (the maximum), `entropy` (of the
-#'   responsibilities), and `df` counts the dispersions; `objective` in `starts` is -2 times the log-likelihood. A fit that has not converged gives one warning of class
-#'   `cosmoe_warning_convergence`.
+#'   `convergence` and `diagnostics`. For `"em"` also `family` (name and link), `dispersion` (one for each expert;
+#'   `sigma` is the same for the Gaussian family and `NULL` for others), `loglik` (the maximum), `entropy` (of the
+#'   responsibilities), and `df` counts the dispersions; `objective` in `starts` is -2 times the log-likelihood. A fit
+#'   that has not converged gives one warning of class `cosmoe_warning_convergence`.
 #'
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
 #' perturbing cosine router in mixture of experts. ICLR 2025, arXiv:2405.14131: model and least squares estimator.
 #'
 #' @references Jordan, M. I. and Jacobs, R. A. (1994). Hierarchical mixtures of experts and the EM algorithm. Neural
-#' Computation 6, 181-214. Varadhan, R. and Roland, C. (2008). Simple and globally convergent methods for accelerating the
-#' convergence of any EM algorithm. Scandinavian Journal of Statistics 35, 335-353: the extrapolation.
+#' Computation 6, 181-214. Varadhan, R. and Roland, C. (2008). Simple and globally convergent methods for accelerating
+#' the convergence of any EM algorithm. Scandinavian Journal of Statistics 35, 335-353: the extrapolation.
 #'
 #' @seealso [moe_control()], [router_perturbed_cosine()], [expert_linear()]; [posterior()], [predict.cosine_moe()].
 #' @examples

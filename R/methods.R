@@ -7,10 +7,10 @@
 #' @param object,x,formula A fit from [fit_cosine_moe()].
 #' @param what Which coefficients.
 #' @param type `"response"`: observed minus fitted. `"pearson"`: the same times the square root of the weight, so that
-#'   all have equal variance; for `method = "em"` also divided by the standard deviation of the mixture. `"quantile"`, for
-#'   `method = "em"`: the normal quantile of the mixture's distribution function at the response, standard normal when the
-#'   model is right. For discrete responses it is drawn between the two values at the step (Dunn and Smyth, 1996):
-#'   `set.seed()` reproduces it.
+#'   all have equal variance; for `method = "em"` also divided by the standard deviation of the mixture. `"quantile"`,
+#'   for `method = "em"`: the normal quantile of the mixture's distribution function at the response, standard normal
+#'   when the model is right. For discrete responses it is drawn between the two values at the step (Dunn and Smyth,
+#'   1996): `set.seed()` reproduces it.
 #' @param part Which part of the formula, that of the experts or that of the gate; for `terms()` also `"full"`, all
 #'   variables with the response.
 #' @param formula. Changes to the formula, as in [stats::update.formula()], in both parts: in `. ~ . - x1 | . + z1` a
@@ -39,11 +39,11 @@
 #'   na.exclude` all three have `NA` for the rows that the fit dropped.
 #' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable
 #'   parameters.
-#' * `deviance()`: the weighted sum of squared residuals; `sigma()`: \eqn{\sqrt{deviance / df.residual}}{sqrt(deviance
-#'   / df.residual)}. For `method = "em"`, -2 times the log-likelihood, and the standard deviations of the experts' errors
+#' * `deviance()`: the weighted sum of squared residuals; `sigma()`: \eqn{\sqrt{deviance / df.residual}}{sqrt(deviance /
+#'   df.residual)}. For `method = "em"`, -2 times the log-likelihood, and the standard deviations of the experts' errors
 #'   (divisor n; an error for families other than the Gaussian).
-#' * For `method = "em"` `coef()` has the dispersions after the experts: `expert1:sigma`, ... (or `sigma`; `shape` for the
-#'   Gamma family), and with `"identifiable"` their logarithms, `expert1:log(sigma)`.
+#' * For `method = "em"` `coef()` has the dispersions after the experts: `expert1:sigma`, ... (or `sigma`; `shape` for
+#'   the Gamma family), and with `"identifiable"` their logarithms, `expert1:log(sigma)`.
 #' * `formula()`: the formula, with `.` written out; `terms()`: a terms object; `model.frame()`: a data frame,
 #'   evaluated again unless the fit kept it; `model.matrix()`: a numeric matrix, without a column of ones. A fit from
 #'   matrices has no formula: for it the first three stop with a `cosmoe_error_input`. Data that cannot be found again

@@ -80,7 +80,7 @@ ICL.cosine_moe <- function(object, ...) { # nolint: object_name_linter.
   stats::BIC(object) + 2 * object$entropy
 }
 
-# ---- the mixture at given rows -----------------------------------------------------------------------------------------
+# ---- the mixture at given rows ---------------------------------------------------------------------------------------
 
 # log p_k f_k, n x k, from what evaluate_model() gives.
 log_joint <- function(object, values, response) {
@@ -126,7 +126,7 @@ mixture_quantiles <- function(object, values, trials, probs) {
     upper
   }
   value <- matrix(vapply(probs, one, numeric(n)), n)
-  colnames(value) <- paste0(format(100 * probs, trim = TRUE, digits = 7L), "%")
+  colnames(value) <- paste0(formatC(100 * probs, format = "fg", width = 1L, digits = 7L), "%")
   value
 }
 
@@ -159,7 +159,7 @@ likelihood_residuals <- function(object, type, env) {
   named(stats::qnorm(pmin(pmax(upper, 1e-300), 1 - 1e-16)))
 }
 
-# ---- responses for new rows --------------------------------------------------------------------------------------------
+# ---- responses for new rows ------------------------------------------------------------------------------------------
 
 # Quantiles of numbers of successes need the trials.
 needs_response <- function(object, type) {

@@ -9,10 +9,10 @@
 #'   the variables of the formula: factors may have their levels in any order, but none that the fit has not seen.
 #'   After matrices, one matrix or data frame with all columns, or `list(x = , z = , offset = )`.
 #' @param type What to predict: `"response"`, the regression function, offset included; `"experts"`, the value of each
-#'   expert (for `method = "em"` its mean, offset included); `"gate"`, the weight of each expert; `"class"`, the expert with the largest weight (of equals, the
-#'   first); `"logit"`, the logits behind the weights. For `method = "em"` also `"link"`, the linear predictor of each
-#'   expert, offset included; `"density"`, the density or probability of the response; `"quantile"`, quantiles of the
-#'   response's distribution.
+#'   expert (for `method = "em"` its mean, offset included); `"gate"`, the weight of each expert; `"class"`, the expert
+#'   with the largest weight (of equals, the first); `"logit"`, the logits behind the weights. For `method = "em"` also
+#'   `"link"`, the linear predictor of each expert, offset included; `"density"`, the density or probability of the
+#'   response; `"quantile"`, quantiles of the response's distribution.
 #' @param se.fit Whether to add standard errors, for the response only.
 #' @param interval Whether to add an interval, for the response only: `"confidence"`, for the regression function;
 #'   `"prediction"`, for a new observation, of weight 1 or, without `newdata`, of the weight of its row.
@@ -26,26 +26,26 @@
 #' @param probs For `"quantile"`: probabilities, numbers above 0 and below 1.
 #' @param ... Nothing: any further argument is an error.
 #'
-#' @details
-#' Values of experts of a least squares fit leave the offset out: the response is the sum over experts of weight times value, plus the offset.
-#' In a sparse gate (`top_k`) the weight of an inactive expert is 0.
+#' @details Values of experts of a least squares fit leave the offset out: the response is the sum over experts of
+#' weight times value, plus the offset. In a sparse gate (`top_k`) the weight of an inactive expert is 0.
 #'
 #' Without `newdata`, `"response"` gives the fitted values. All other types need the covariates again: they come from
 #' `fit$model`, else from evaluating the data of the call again, as for [stats::lm()]. If these have changed since the
 #' fit, this is an error. After `na.action = na.exclude`, rows that the fit dropped are there as `NA`.
 #'
-#' *Standard errors*, for least squares only, are those of the delta method with the covariance matrix `vcov(fit)` of the model. The regression
-#' function does not depend on the gauge, so they are always defined; a prediction interval adds the residual variance,
-#' and both intervals use Student's t. Where the asymptotic theory fails (see [vcov.cosine_moe()]) the numbers are
-#' given, conditional on the choice of experts in sparse gates, but with a warning of class `cosmoe_warning_irregular`
-#' and the reasons in the attribute `irregular`: take them for an order of magnitude. They need the data of the fit
-#' again.
+#' *Standard errors*, for least squares only, are those of the delta method with the covariance matrix `vcov(fit)` of
+#' the model. The regression function does not depend on the gauge, so they are always defined; a prediction interval
+#' adds the residual variance, and both intervals use Student's t. Where the asymptotic theory fails (see
+#' [vcov.cosine_moe()]) the numbers are given, conditional on the choice of experts in sparse gates, but with a warning
+#' of class `cosmoe_warning_irregular` and the reasons in the attribute `irregular`: take them for an order of
+#' magnitude. They need the data of the fit again.
 #'
-#' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ...,
-#'   with one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one
-#'   column for each expert; for `"density"` a vector; for `"quantile"` a matrix with a column for each of `probs`
-#'   (numbers of successes for the binomial family). Row names of `newdata`, if it has any, become names. New data that do not fit the model
-#'   stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a `cosmoe_error_data`.
+#' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ..., with
+#'   one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one column
+#'   for each expert; for `"density"` a vector; for `"quantile"` a matrix with a column for each of `probs` (numbers of
+#'   successes for the binomial family). Row names of `newdata`, if it has any, become names. New data that do not fit
+#'   the model stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a
+#'   `cosmoe_error_data`.
 #'
 #'   With an interval the response is a matrix with the columns `fit`, `lwr` and `upr`; with `se.fit = TRUE` the result
 #'   is a list of `fit` (this vector or matrix), `se.fit`, `df` and `residual.scale`, as for [stats::predict.lm()].

@@ -271,6 +271,9 @@ fit_notes <- function(fit) {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
     if (length(found$spike)) spike_words(fit),
+    about("Expert", setdiff(few_rows(fit), found$spike),
+          "has hardly more rows than parameters: a likelihood can have such maxima anywhere.",
+          "have hardly more rows than parameters: a likelihood can have such maxima anywhere."),
     about("Expert", found$expert_bound, "is on its bound, `bound_expert`.", "are on their bound, `bound_expert`."),
     if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions),
     if (!is_em(fit)) range_words(fit),
@@ -278,6 +281,12 @@ fit_notes <- function(fit) {
       "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."
     }
   )
+}
+
+# Experts with a dispersion of their own that explain few rows well: spurious maxima of the likelihood.
+few_rows <- function(fit) {
+  if (!is_em(fit) || fit$k < 2L || !identical(fit$dispersions, "free")) return(integer())
+  unname(which(fit$gate_mean * fit$nobs < 2 * (nrow(fit$experts) + 1L)))
 }
 
 spike_words <- function(fit) {
@@ -384,7 +393,8 @@ print_certificate <- function(certificate, digits, likelihood = FALSE) {
   active <- certificate$active
   print_line(
     "Another step would lower the ", if (likelihood) "deviance" else "sum of squares", " by ",
-    show(certificate$predicted_decrease), if (!likelihood) " residual variances", "; projected gradient ", show(certificate$projected_gradient),
+    show(certificate$predicted_decrease), if (!likelihood) " residual variances", "; projected gradient ",
+    show(certificate$projected_gradient),
     ". Active constraints: ", if (length(active)) paste(active, collapse = ", ") else "none", ". Smallest curvature ",
     show(certificate$smallest_curvature), ". Flat directions: the gate's own ", certificate$gauge,
     if (certificate$null_directions) sprintf(" and %d more.", certificate$null_directions) else ", no others.",

@@ -1,8 +1,8 @@
 #' Responses simulated from a fitted mixture of experts
 #'
 #' Draws new responses for the rows of the fit: fitted value plus a Gaussian error with standard deviation
-#' `sigma(object)`, divided by the square root of the weight where there are weights. For `method = "em"`, draws an expert
-#' by the gate, and a response of this expert.
+#' `sigma(object)`, divided by the square root of the weight where there are weights. For `method = "em"`, draws an
+#' expert by the gate, and a response of this expert.
 #'
 #' @param object A fit from [fit_cosine_moe()].
 #' @param nsim Number of draws, a whole number.

@@ -39,10 +39,10 @@
 #' standard errors, and an exact Hessian far from the expected one (their ratio outside 0.5 to 2 in some direction).
 #'
 #' *Maximum likelihood.* For `method = "em"` the matrix is the inverse of the observed information, the exact Hessian of
-#' minus the log-likelihood in the identifiable directions, and has the logarithms of the dispersions behind the experts'
-#' parameters; the sandwich has the scores' cross product between two such inverses, without the factor. `estfun()`,
-#' `bread()` and the bootstrap are for least squares only. There are no standard errors for a solution at a bound of a
-#' dispersion, and for the reasons above except those that are signs of an expert too many.
+#' minus the log-likelihood in the identifiable directions, and has the logarithms of the dispersions behind the
+#' experts' parameters; the sandwich has the scores' cross product between two such inverses, without the factor.
+#' `estfun()`, `bread()` and the bootstrap are for least squares only. There are no standard errors for a solution at a
+#' bound of a dispersion, and for the reasons above except those that are signs of an expert too many.
 #'
 #' The data of the fit are needed again, as for [model.matrix()]; data that cannot be found stop with a
 #' `cosmoe_error_data`.
