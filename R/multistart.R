@@ -31,7 +31,7 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
     if (control$on_interrupt == "stop" || is.null(search$state$best)) stop_interrupt()
     best <- search$state$best
     if (!length(runs) || length(best$b) < k || best$thinned) {
-      runs <- c(runs, list(evaluate_run(grow_run(best, k), search)))
+      runs <- c(runs, list(evaluate_run(grow_run(best, k, search$model), search)))
     }
   }
   finish_estimate(runs, search, data, router, expert, k, df, likelihood)
@@ -59,12 +59,12 @@ evaluate_run <- function(run, search) {
 
 # The run with k experts: that with the largest bias is cut into equal ones, which gives the same function unless the
 # gate is sparse. The search may have been interrupted while it was at a smaller model.
-grow_run <- function(run, k) {
+grow_run <- function(run, k, model) {
   use <- c(seq_along(run$b), rep(which.max(run$b), k - length(run$b)))
   run$b <- (run$b - log(tabulate(use)))[use]
   run$u <- run$u[, use, drop = FALSE]
   run$eta <- run$eta[, use, drop = FALSE]
-  if (length(run$phi) > 1L) run$phi <- run$phi[use]
+  if (isTRUE(model$dispersions > 1L)) run$phi <- run$phi[use]
   run
 }
 
@@ -289,13 +289,14 @@ starts_table <- function(runs, best, search) {
   objective <- column("objective", 0)
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
+  spurious <- are_degenerate(runs) & !isTRUE(best$degenerate)
   data.frame(
     start = seq_along(runs),
     kind = column("kind", ""),
     objective = user_objective(objective, search$rows),
     passes = as.integer(column("passes", 0)),
-    status = column("status", ""),
-    reached_best = !is.na(objective) & same_optimum(objective, best$objective, search)
+    status = ifelse(are_degenerate(runs), "degenerate", column("status", "")),
+    reached_best = !is.na(objective) & !spurious & same_optimum(objective, best$objective, search)
   )
 }
 

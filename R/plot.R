@@ -95,8 +95,8 @@ draw_starts <- function(fit) {
   size <- pmax(starts$objective, rounding) / max(min(starts$objective), rounding)
   label <- "sum of squares / best"
   if (is_em(fit)) {
-    # The difference of log-likelihoods, on the same scale of equal steps upwards.
-    size <- exp(pmin((starts$objective - min(starts$objective)) / 2, 500))
+    # Ratios of likelihoods, on the log scale differences of log-likelihoods; degenerate solutions have none.
+    size <- exp(pmin(pmax(starts$objective / 2 + fit$loglik, 0), 500))
     label <- "best likelihood / likelihood"
   }
   kinds <- unique(fit$starts$kind)

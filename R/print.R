@@ -222,10 +222,8 @@ starts_words <- function(starts, likelihood = FALSE) {
   others <- starts$objective[!starts$reached_best & starts$status %in% "converged"]
   lowest <- min(starts$objective, na.rm = TRUE)
   if (likelihood && length(others)) {
-    # Degenerate solutions may lie above.
-    below <- (min(others) - max(starts$objective[starts$reached_best])) / 2
-    how <- paste(format(abs(below), digits = 2L), if (below > 0) "lower" else "higher, but degenerate")
-    return(sprintf("%s; the second-best optimum is %s.", words, how))
+    below <- (min(others) - min(starts$objective[starts$reached_best])) / 2
+    return(sprintf("%s; the second-best optimum is %s lower.", words, format(below, digits = 2L)))
   }
   if (length(others) == 0L || lowest <= 0) return(paste0(words, "."))
   ratio <- min(others) / lowest
