@@ -392,10 +392,11 @@ sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 500
 # From log p_k f_k, an n x k matrix, the probabilities of the experts given the response. A response that is impossible
 # under all experts has none.
 responsibilities <- function(log_joint) {
-  top <- apply(log_joint, 1L, max)
-  share <- exp(log_joint - top)
+  share <- exp(log_joint - row_maxima(log_joint))
   share / rowSums(share)
 }
+
+row_maxima <- function(m) Reduce(pmax, lapply(seq_len(ncol(m)), function(j) m[, j]))
 
 row_entropy <- function(share) {
   terms <- share * log(share)

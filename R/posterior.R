@@ -89,7 +89,7 @@ log_joint <- function(object, values, response) {
 }
 
 log_sum_rows <- function(log_joint) {
-  top <- apply(log_joint, 1L, max)
+  top <- row_maxima(log_joint)
   ifelse(is.finite(top), top + log(rowSums(exp(log_joint - ifelse(is.finite(top), top, 0)))), top)
 }
 
@@ -112,8 +112,8 @@ mixture_quantiles <- function(object, values, trials, probs) {
   }
   one <- function(p) {
     each <- expert_quantiles(family, p, trials, values$expert, object$dispersion)
-    lower <- apply(ifelse(active, each, Inf), 1L, min)
-    upper <- apply(ifelse(active, each, -Inf), 1L, max)
+    lower <- -row_maxima(ifelse(active, -each, -Inf))
+    upper <- row_maxima(ifelse(active, each, -Inf))
     if (discrete) lower <- lower - 1
     for (step in seq_len(200L)) {
       middle <- if (discrete) floor((lower + upper) / 2) else (lower + upper) / 2

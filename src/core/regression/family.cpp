@@ -1,5 +1,6 @@
 #include "regression/family.h"
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -72,6 +73,17 @@ struct Gaussian {
     double phi_, precision_;
 };
 
+// log(n!), which every evaluation needs again: from a table for small whole numbers.
+double log_factorial(double n) {
+    static const std::array<double, 256> table = [] {
+        std::array<double, 256> values{};
+        for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::lgamma(static_cast<double>(i) + 1);
+        return values;
+    }();
+    if (n >= 0 && n < 256 && n == std::floor(n)) return table[static_cast<std::size_t>(n)];
+    return std::lgamma(n + 1);
+}
+
 // y log(mean) - mean - log(y!).
 struct Poisson {
     static constexpr bool dispersion = false;
@@ -79,16 +91,12 @@ struct Poisson {
     DensityAt at(double y, double, double mean) const {
         if (!(mean > 0) && !(mean == 0 && y == 0)) return {minus_infinity, 0, 0, 0, 0, 0};
         const double ratio = y > 0 ? y / mean : 0;
-        return {(y > 0 ? y * std::log(mean) - std::lgamma(y + 1) : 0) - mean,
-                ratio - 1,
-                y > 0 ? -ratio / mean : 0,
-                0,
-                0,
-                0};
+        return {
+            (y > 0 ? y * std::log(mean) - log_factorial(y) : 0) - mean, ratio - 1, y > 0 ? -ratio / mean : 0, 0, 0, 0};
     }
 };
 
-double log_choose(double n, double k) { return std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1); }
+double log_choose(double n, double k) { return log_factorial(n) - log_factorial(k) - log_factorial(n - k); }
 
 // y is the share of successes in n trials.
 struct Binomial {
@@ -181,7 +189,7 @@ class PoissonLog final : public Family {
         for (std::size_t i = 0; i < b.n; ++i) {
             const bool counts = w[i] > 0;
             const double mean = counts ? std::exp(eta[i]) : 0, y = b.y[i];
-            b.log_density[i] = counts ? y * eta[i] - mean - std::lgamma(y + 1) : 0;
+            b.log_density[i] = counts ? y * eta[i] - mean - log_factorial(y) : 0;
             b.d1[i] = counts ? y - mean : 0, b.d2[i] = -mean;
             b.dphi[i] = b.d2phi[i] = b.dcross[i] = 0;
         }
