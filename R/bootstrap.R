@@ -4,7 +4,7 @@
 #' Refits the model to `R` resampled data sets and collects what can be identified, `coef(fit, "identifiable")`, with
 #' the experts of each replicate in the order of those of the fit that they resemble most.
 #'
-#' @param fit A fit from [fit_cosine_moe()].
+#' @param fit A fit from [fit_cosine_moe()], by least squares.
 #' @param R Number of replicates, a whole number of at least 2. The default 200 gives standard errors with a relative
 #'   error of 5%; the ends of 95% intervals need 1,000 or more.
 #' @param type `"residual"`: fitted values plus residuals drawn with replacement. `"cases"`: rows drawn with

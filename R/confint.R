@@ -18,6 +18,8 @@
 #' ask for few. As in [stats::profile.nls()] an end is where the signed root of (SSE(value) - SSE) / sigma^2 reaches
 #' the quantile of t; it is infinite where the sum of squares does not rise enough in the whole parameter space.
 #'
+#' For `method = "em"` of [fit_cosine_moe()] only `"wald"` is there, with quantiles of the normal distribution.
+#'
 #' Where standard errors would mislead (see [vcov.cosine_moe()]), profiles do too: all ends are `NA`, with the reasons
 #' in the attribute `irregular` and in one warning of class `cosmoe_warning_irregular`. The bootstrap is the
 #' alternative. A profile that finds a smaller sum of squares than the fit stops with a `cosmoe_error_profile`: the fit

@@ -14,7 +14,8 @@
 #' @param eta The experts' parameters: a finite q x k matrix, one column an atom, in the order of [experts]; for
 #'   phi(a'x + b) first a, then b.
 #' @param router,expert A router and an expert, or their names: see [routers] and [experts].
-#' @param fit A fit from [fit_cosine_moe()].
+#' @param fit A fit from [fit_cosine_moe()]; by maximum likelihood only with the identity link, for which the mean is
+#'   such a regression function.
 #'
 #' @details
 #' A fit may have gates on the boundary, where \eqn{\beta_1} is infinite: its measure keeps the bounded vectors

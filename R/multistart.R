@@ -269,7 +269,9 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     found$nonunique <- TRUE
     df <- rank
   }
-  if (length(found$spike)) best <- degenerate_status(best, found$spike, likelihood$family)
+  if (length(found$spike) && best$status != "interrupted") {
+    best <- degenerate_status(best, found$spike, likelihood$family)
+  }
   c(par, list(
     loglik = if (!is.null(likelihood)) -user_objective(best$objective, search$rows) / 2,
     entropy = outcome$entropy,

@@ -29,6 +29,11 @@
 #' model. Every gate has some flat directions of its own, in which no probability changes; more of them make the
 #' solution non-unique.
 #'
+#' *Maximum likelihood.* The table of experts has their dispersions (sigma, or the shape of the Gamma distribution), the
+#' tests are z tests, log-likelihood, AIC, BIC and [ICL()] take the place of the sum of squares, and residuals are
+#' observed minus fitted. A dispersion on its bound and experts with hardly more rows than parameters, which a
+#' likelihood may fit as closely as it likes, are among the notes.
+#'
 #' *R-squared* is 1 minus the (weighted) sum of squares over that around the (weighted) mean of the response.
 #'
 #' @return `summary()`: an object of class `summary.cosine_moe`, a list with `call`, `residuals` (Pearson), `experts`
