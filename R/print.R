@@ -274,6 +274,7 @@ fit_notes <- function(fit) {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
     if (length(found$spike)) spike_words(fit),
+    separated_response_words(fit),
     about("Expert", setdiff(few_rows(fit), found$spike),
           "has hardly more rows than parameters: a likelihood can have such maxima anywhere.",
           "have hardly more rows than parameters: a likelihood can have such maxima anywhere."),
@@ -290,6 +291,17 @@ fit_notes <- function(fit) {
 few_rows <- function(fit) {
   if (!is_em(fit) || fit$k < 2L || !identical(fit$dispersions, "free")) return(integer())
   unname(which(fit$gate_mean * fit$nobs < 2 * (nrow(fit$experts) + 1L)))
+}
+
+# As in logistic regression, coefficients of experts that tell failures from successes exactly are infinite.
+separated_response_words <- function(fit) {
+  if (!is_em(fit) || fit$family$name != "binomial") return(NULL)
+  sure <- mean(pmin(fit$fitted.values, 1 - fit$fitted.values) < 1e-4)
+  if (sure < 0.5) return(NULL)
+  sprintf(
+    "Fitted probabilities of %.0f%% of the rows are 0 or 1: the response is separated, coefficients are at infinity.",
+    100 * sure
+  )
 }
 
 spike_words <- function(fit) {

@@ -295,6 +295,18 @@ test_that("a spike does not win while there is another solution, and is reported
   expect_output(print(summary(fit)), "lower bound")
 })
 
+test_that("a separated binomial response is reported", {
+  d <- data.frame(x = seq(-1, 1, length.out = 60))
+  d$y <- as.numeric(d$x > 0)
+  for (k in 1:2) {
+    fit <- suppressWarnings(em_fit(y ~ x, d, k = k, family = binomial))
+    expect_gt(fit$loglik, -0.01)
+    expect_output(print(fit), "separated")
+  }
+  printed <- capture.output(print(em_fit(y ~ x | z, em_data("binomial"), family = binomial)))
+  expect_false(any(grepl("separated", printed)))
+})
+
 test_that("k asked for is k returned", {
   set.seed(1)
   d <- data.frame(x = runif(100))
