@@ -4,7 +4,7 @@
 #' Refits the model to `R` resampled data sets and collects what can be identified, `coef(fit, "identifiable")`, with
 #' the experts of each replicate in the order of those of the fit that they resemble most.
 #'
-#' @param fit A fit from [fit_cosine_moe()].
+#' @param fit A fit from [fit_cosine_moe()], by least squares.
 #' @param R Number of replicates, a whole number of at least 2. The default 200 gives standard errors with a relative
 #'   error of 5%; the ends of 95% intervals need 1,000 or more.
 #' @param type `"residual"`: fitted values plus residuals drawn with replacement. `"cases"`: rows drawn with
@@ -61,6 +61,7 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
                           n_starts = 0, ...) {
   check_dots_empty(...)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe()")
+  check_least_squares(fit, "bootstrap_moe()")
   count <- check_count(R, lower = 2L, argument = "R")
   type <- check_choice(type, c("residual", "cases", "parametric"))
   n_starts <- check_count(n_starts, lower = 0L)
@@ -128,7 +129,7 @@ bootstrap_replicate <- function(i, task, progress) {
   start <- list(u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts))
   names <- names(coef.cosine_moe(fit, "identifiable"))
   estimate <- function(start) {
-    estimate_least_squares(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control)
+    estimate_model(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control)
   }
   run <- tryCatch(
     {

@@ -33,6 +33,27 @@ core_call <- function(call) {
   })
 }
 
+# What one of the two methods of estimation does not have.
+is_em <- function(fit) identical(fit$method, "em")
+
+check_least_squares <- function(fit, what) {
+  if (is_em(fit)) {
+    stop_cosmoe(
+      "input", sprintf("Not available for fits by method = \"em\": %s.", what),
+      argument = "object", got = "em", expected = "ls"
+    )
+  }
+}
+
+check_likelihood <- function(fit, what) {
+  if (!is_em(fit)) {
+    stop_cosmoe(
+      "input", sprintf("Only for fits by method = \"em\": %s.", what),
+      argument = "object", got = "ls", expected = "em"
+    )
+  }
+}
+
 warn_convergence <- function(...) {
   warning(structure(
     class = c("cosmoe_warning_convergence", "cosmoe_warning", "warning", "condition"),

@@ -19,6 +19,8 @@
 #' the quantile of t; it is infinite where the sum of squares does not rise enough in the whole parameter space, and
 #' `NA`, with a warning of class `cosmoe_warning_irregular`, where the minimum could not be found.
 #'
+#' For `method = "em"` of [fit_cosine_moe()] only `"wald"` is there, with quantiles of the normal distribution.
+#'
 #' Where standard errors would mislead (see [vcov.cosine_moe()]), profiles do too: all ends are `NA`, with the reasons
 #' in the attribute `irregular` and in one warning of class `cosmoe_warning_irregular`. The bootstrap is the
 #' alternative. A profile that finds a smaller sum of squares than the fit stops with a `cosmoe_error_profile`: the fit
@@ -45,11 +47,12 @@ confint.cosine_moe <- function(object, parm, level = 0.95, method = c("wald", "p
   method <- check_choice(method, c("wald", "profile"))
   type <- check_choice(type, c("model", "sandwich"))
   if (method == "profile" && type != "model") stop_input("type", type, "\"model\" with `method = \"profile\"`")
+  if (method == "profile") check_least_squares(object, "profile intervals")
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no confidence intervals")
   ends <- interval_matrix(names(estimate)[parm], level)
   if (length(info$irregular)) return(structure(ends, irregular = info$irregular))
-  quantile <- stats::qt((1 + level) / 2, object$df.residual)
+  quantile <- stats::qt((1 + level) / 2, if (is_em(object)) Inf else object$df.residual)
   if (method == "wald") {
     error <- sqrt(diag(covariance(object, info, type)))[parm]
     ends[] <- estimate[parm] + outer(quantile * error, c(-1, 1))

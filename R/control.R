@@ -37,6 +37,9 @@
 #' @param epochs,learning_rate,batch_size For `"sgd"` only: passes of every run through the shuffled rows
 #'   (`short_passes`, `n_long` and `max_passes` do not apply), step size, and rows in a mini-batch. The paper uses 10
 #'   epochs and rate 0.1; it does not state a batch size, 32 is ours.
+#' @param hybrid For `method = "em"`: whether a run goes over from EM to Newton's method on the log-likelihood once EM
+#'   slows down. `TRUE`, the default, is faster and ends at the same maximum; `FALSE` is EM alone, with extrapolation,
+#'   which may need more `max_passes`. The log-likelihood never decreases with either.
 #'
 #' @return An object of class `moe_control`, a list with one entry for each argument.
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025), arXiv:2405.14131: the
@@ -59,7 +62,8 @@ moe_control <- function(optimizer = c("newton", "slsqp", "lbfgs", "ccsaq", "boby
                         on_interrupt = c("stop", "return"),
                         epochs = 10,
                         learning_rate = 0.1,
-                        batch_size = 32) {
+                        batch_size = 32,
+                        hybrid = TRUE) {
   structure(
     list(
       optimizer = check_choice(optimizer, c("newton", "slsqp", "lbfgs", "ccsaq", "bobyqa", "sgd")),
@@ -74,7 +78,8 @@ moe_control <- function(optimizer = c("newton", "slsqp", "lbfgs", "ccsaq", "boby
       on_interrupt = check_choice(on_interrupt, c("stop", "return")),
       epochs = check_count(epochs),
       learning_rate = check_number(learning_rate, lower = 0, strict = TRUE),
-      batch_size = check_count(batch_size)
+      batch_size = check_count(batch_size),
+      hybrid = check_flag(hybrid)
     ),
     class = "moe_control"
   )

@@ -16,7 +16,7 @@ core_model <- function(router, expert, k, control = NULL) {
 # they are fitted on is a matter of numerics, except: bounds are promises about reported parameters, a custom expert
 # sees the user's own covariates, and stochastic gradients are the protocol on the scale the user has chosen. The gate
 # is also left alone when its covariates have been standardized before (`data$gate_frozen`).
-working_rows <- function(data, router, expert, standardize, control) {
+working_rows <- function(data, router, expert, standardize, control, likelihood = NULL) {
   z <- if (is.null(data$z)) data$x else data$z
   as_given <- !standardize && control$optimizer == "sgd"
   raw_x <- as_given || expert$name == "custom" || is.finite(control$bound_expert)
@@ -26,16 +26,19 @@ working_rows <- function(data, router, expert, standardize, control) {
   scale_z <- if (!raw_z && is.null(data$z) && !raw_x) scale_x else if (!raw_z) column_scales(z, data$w)
   # A sparse gate chooses by scores without bias: a centre would change the choice.
   if (linear && !is.null(router$top_k) && !raw_z) scale_z$center[] <- 0
-  y <- working_response(data)
-  y_scale <- if (is.finite(control$bound_expert)) 1 else response_scale(y, data$w, expert)
+  scalable <- !is.finite(control$bound_expert) && (is.null(likelihood) || is_scalable(likelihood$family))
+  y_scale <- if (scalable) response_scale(working_response(data), data$w, expert) else 1
+  # In a likelihood the offset belongs to the linear predictors.
+  y <- if (is.null(likelihood)) working_response(data) else data$y
   # Weights of extreme size would under- or overflow.
   w_scale <- if (is.null(data$w) || (max(data$w) > 1e-100 && max(data$w) < 1e100)) 1 else max(data$w)
-  list(
+  rows <- list(
     x = data$x, z = data$z, y = if (y_scale == 1) y else y / y_scale, y_scale = y_scale,
     w = if (w_scale == 1) data$w else data$w / w_scale, w_scale = w_scale,
     x_center = scale_x$center, x_scale = scale_x$scale,
     z_center = scale_z$center, z_scale = scale_z$scale
   )
+  if (is.null(likelihood)) rows else likelihood_rows(rows, data, likelihood)
 }
 
 # Weighted means and standard deviations (divisor: sum of weights), column by column: no copy of a large matrix. A row
@@ -106,7 +109,7 @@ convert_eta <- function(eta, expert, d, convert, rows) {
 }
 
 # Working parameters as reported ones, in the canonical gauge. For the linear router the gate is on the scale of z.
-report_parameters <- function(par, router, expert, rows) {
+report_parameters <- function(par, router, expert, rows, model = NULL) {
   d <- ncol(rows$x)
   u <- par$u
   b <- par$b
@@ -121,14 +124,20 @@ report_parameters <- function(par, router, expert, rows) {
     u = u,
     b = unname(b) - log_sum_exp(b),
     beta = core_call(core_gate_to_beta(core_model(router, expert_constant(), 1L)$router, u)),
-    eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$y_scale)
+    eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$y_scale),
+    phi = par$phi + dispersion_shift(model, rows)
   )
 }
 
+# The logarithm of sigma has the unit of the response, that of a Gamma distribution's shape has none.
+dispersion_shift <- function(model, rows) {
+  if (is_likelihood(model) && model$family$name == "gaussian") log(rows$y_scale) else 0
+}
+
 # A start in reported coordinates (see check_start()) as working parameters.
-working_parameters <- function(start, router, expert, rows) {
-  model <- core_model(router, expert, length(start$b))
-  u <- if (is.null(start$u)) core_call(core_direction_to_gate(model$router, start$beta)) else start$u
+working_parameters <- function(start, router, expert, rows, model = NULL) {
+  chart <- core_model(router, expert, length(start$b))$router
+  u <- if (is.null(start$u)) core_call(core_direction_to_gate(chart, start$beta)) else start$u
   b <- start$b
   if (router$name == "linear") {
     gate <- to_unit_scale(rbind(u, b), rows$z_center, rows$z_scale)
@@ -137,7 +146,9 @@ working_parameters <- function(start, router, expert, rows) {
   }
   d <- ncol(rows$x)
   eta <- scale_experts(start$experts, expert, d, 1 / rows$y_scale)
-  list(u = u, b = unname(b), eta = convert_eta(eta, expert, d, to_unit_scale, rows))
+  par <- list(u = u, b = unname(b), eta = convert_eta(eta, expert, d, to_unit_scale, rows))
+  if (length(start$phi)) par$phi <- start$phi - dispersion_shift(model, rows)
+  par
 }
 
 log_sum_exp <- function(b) max(b) + log(sum(exp(b - max(b))))
@@ -145,6 +156,6 @@ log_sum_exp <- function(b) max(b) + log(sum(exp(b - max(b))))
 order_experts <- function(par, by) {
   list(
     u = par$u[, by, drop = FALSE], b = par$b[by], beta = par$beta[, by, drop = FALSE],
-    eta = par$eta[, by, drop = FALSE]
+    eta = par$eta[, by, drop = FALSE], phi = if (length(par$phi) > 1L) par$phi[by] else par$phi
   )
 }

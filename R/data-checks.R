@@ -1,6 +1,6 @@
 # Checks of the data against the model, before any work: each stops with a `cosmoe_error_data` that names the culprit.
 
-check_data <- function(data, k, router, expert, standardize) {
+check_data <- function(data, k, router, expert, standardize, likelihood = NULL) {
   check_weights(data$w)
   rows <- if (is.null(data$w) || all(data$w > 0)) seq_along(data$y) else which(data$w > 0)
   n <- length(rows)
@@ -10,8 +10,13 @@ check_data <- function(data, k, router, expert, standardize) {
   check_finite_values(data$offset, "`offset`")
   check_finite_columns(data$x, data$names$x, "expert")
   check_finite_columns(data$z, data$names$z, "gate")
-  check_response_varies(working_response(data)[rows])
-  check_counts(n, k, router, expert, length(data$names$x), length(data$names$z))
+  if (is.null(likelihood) || is_scalable(likelihood$family)) {
+    check_response_varies(working_response(data)[rows])
+  } else {
+    check_family_response(data, likelihood)
+    check_response_varies(data$y[rows])
+  }
+  check_counts(n, k, router, expert, length(data$names$x), length(data$names$z), likelihood)
 
   linear_gate <- k > 1L && (standardize || router$name == "linear")
   if (expert_is_linear_form(expert)) check_columns(data$x, rows, data$names$x, "expert")
@@ -59,12 +64,16 @@ check_response_varies <- function(y) {
 # Whether sums of squares of values with this range, and of their differences, neither overflow nor underflow.
 has_squares <- function(range) max(abs(range)) < 1e150 && range[2L] - range[1L] > 1e-150
 
-check_counts <- function(n, k, router, expert, d, d_gate) {
+check_counts <- function(n, k, router, expert, d, d_gate, likelihood = NULL) {
   if (k > n) stop_data(sprintf("There are more experts (k = %d) than rows (%d).", k, n))
-  if (k > 1L && d_gate == 0L) {
-    stop_data(sprintf("A gate that chooses among k = %d experts needs at least one covariate.", k))
+  # A regression function that is a constant mixture cannot be told from one expert, a distribution can.
+  if (k > 1L && d_gate == 0L && (is.null(likelihood) || router$name != "linear")) {
+    stop_data(sprintf(
+      "A gate that chooses among k = %d experts needs at least one covariate%s.", k,
+      if (!is.null(likelihood)) "; for constant weights give router = \"linear\"" else ""
+    ))
   }
-  parameters <- k * expert_n_par(expert, d) + router_df(router, k, d_gate)
+  parameters <- k * expert_n_par(expert, d) + router_df(router, k, d_gate) + dispersion_count(likelihood, k)
   if (parameters > n) stop_data(sprintf("The model has more parameters (%d) than there are rows (%d).", parameters, n))
 }
 

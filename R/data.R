@@ -1,4 +1,6 @@
 # From a formula or from matrices to what a fit works on: a list with
+#   ylevels        levels of a binomial response that is a factor, else NULL
+#   trials         of a binomial response given as cbind(successes, failures), else NULL; y is then the share
 #   y, x, z        response, covariates of the experts and of the gate (double; z is NULL when the gate uses x itself)
 #   w, offset      weights and offset, NULL if none
 #   names          list(y, x, z, shared): column names (z's also when shared), and whether the gate uses x itself
@@ -7,7 +9,7 @@
 
 # `call` is the matched call of the user's function and `env` the place it was called from, as in lm(); `data` is
 # evaluated.
-data_from_formula <- function(formula, data, call, env, contrasts = NULL) {
+data_from_formula <- function(formula, data, call, env, contrasts = NULL, likelihood = NULL) {
   formula <- as_formula(formula)
   data <- as_data(data)
   frame <- training_frame(formula, data, call, env)
@@ -19,8 +21,11 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL) {
   x <- design_matrix(expert, frame, contrasts)
   z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
   raw <- raw_frame(formula, data, call, env, full)
+  response <- read_response(frame[[1L]], nrow(frame), response_words(names(frame)[1L]), likelihood)
   list(
-    y = as_row_values(frame[[1L]], nrow(frame), response_words(names(frame)[1L])),
+    y = response$y,
+    trials = response$trials,
+    ylevels = response$levels,
     x = x$design,
     z = z$design,
     w = optional_row_values(stats::model.weights(frame), nrow(frame), "`weights`"),
@@ -39,7 +44,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL) {
 }
 
 # `z = NULL` means that the gate uses x.
-data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_name = "y") {
+data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_name = "y", likelihood = NULL) {
   x <- as_covariates(x, "x")
   if (!is.null(z)) z <- as_covariates(z, "z")
   if (identical(z, x)) z <- NULL
@@ -52,8 +57,11 @@ data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_na
     name <- covariates[j]
     if (name %in% x_names) x[, match(name, x_names)] else z[, match(name, z_names)]
   }
+  response <- read_response(y, n, response_words(y_name), likelihood)
   list(
-    y = as_row_values(y, n, response_words(y_name)),
+    y = response$y,
+    trials = response$trials,
+    ylevels = response$levels,
     x = x,
     z = z,
     w = optional_row_values(weights, n, "`weights`"),

@@ -11,13 +11,18 @@
 # words why standard errors would mislead, see R/irregular.R). `env` is where the data of matrix fits are looked for.
 information <- function(fit, env) {
   data <- training_data(fit, env)
-  rows <- working_rows(data, fit$router, fit$expert, fit$standardize, fit$control)
-  start <- list(u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts))
-  par <- working_parameters(start, fit$router, fit$expert, rows)
-  model <- core_model(fit$router, fit$expert, fit$k, fit$control)
+  likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
+  rows <- working_rows(data, fit$router, fit$expert, fit$standardize, fit$control, likelihood)
+  model <- likelihood_model(core_model(fit$router, fit$expert, fit$k, fit$control), likelihood, rows)
+  start <- list(
+    u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts), phi = unname(log_dispersion(fit))
+  )
+  par <- working_parameters(start, fit$router, fit$expert, rows, model)
   at <- core_call(core_objective(model, rows, par, 3L, fit$control$threads))
   tangent <- tangent_basis(par, fit$router)
-  found <- identifiable_root(crossprod(tangent, at$normal %*% tangent), structural_df(fit))
+  # A likelihood's information is the observed one, in place of the expected one of least squares.
+  basis <- if (is_em(fit)) symmetric(sphere_hessian(at, par, fit$router)) else at$normal
+  found <- identifiable_root(crossprod(tangent, basis %*% tangent), structural_df(fit))
   root <- tangent %*% found$root
   info <- list(
     model = model, rows = rows, par = par, offset = data$offset, threads = fit$control$threads,
@@ -25,7 +30,7 @@ information <- function(fit, env) {
     normal = at$normal,
     root = root,
     hessian = symmetric(crossprod(root, sphere_hessian(at, par, fit$router) %*% root)),
-    variance = fit$sigma^2 / rows$y_scale^2 / rows$w_scale,
+    variance = if (is_em(fit)) 1 / rows$w_scale else fit$sigma^2 / rows$y_scale^2 / rows$w_scale,
     null = max(found$null, structural_df(fit) - fit$df)
   )
   info$irregular <- irregularities(fit, info)
@@ -43,7 +48,9 @@ training_data <- function(fit, env) {
     if (is.null(problem)) problem <- data
   }
   if (inherits(data, "condition")) stop(problem)
-  c(data[c("x", "z")], list(y = fit$y, w = fit$weights, offset = fit$offset, names = fit$names))
+  c(data[c("x", "z")], list(
+    y = fit$y, trials = fit$trials, w = fit$weights, offset = fit$offset, names = fit$names
+  ))
 }
 
 verified_covariates <- function(fit, env) {
@@ -55,7 +62,9 @@ verified_covariates <- function(fit, env) {
 symmetric <- function(m) (m + t(m)) / 2
 
 # The number of identifiable parameters of the model, whatever the solution.
-structural_df <- function(fit) router_df(fit$router, fit$k, nrow(fit$gate$u)) + length(fit$experts)
+structural_df <- function(fit) {
+  router_df(fit$router, fit$k, nrow(fit$gate$u)) + length(fit$experts) + length(log_dispersion(fit))
+}
 
 # Columns span the directions in which the parameters may move: all, but on a sphere those of its tangent space.
 tangent_basis <- function(par, router) {
@@ -123,12 +132,16 @@ coordinate_maps <- function(fit, rows) {
   each <- diag(k)
   contrasts <- each - 1 / k
   no_gate <- k == 1L
+  # Logarithms of dispersions differ by a constant only.
+  phi <- diag(length(log_dispersion(fit)))
   list(
     report = block_diagonal(
-      if (no_gate) matrix(0, 0L, d_gate + 1L) else kronecker(contrasts, gate_report), kronecker(each, expert_report)
+      if (no_gate) matrix(0, 0L, d_gate + 1L) else kronecker(contrasts, gate_report),
+      block_diagonal(kronecker(each, expert_report), phi)
     ),
     work = block_diagonal(
-      if (no_gate) matrix(0, d_gate + 1L, 0L) else kronecker(each, gate_work), kronecker(each, expert_work)
+      if (no_gate) matrix(0, d_gate + 1L, 0L) else kronecker(each, gate_work),
+      block_diagonal(kronecker(each, expert_work), phi)
     )
   )
 }
@@ -145,5 +158,10 @@ move_parameters <- function(par, step, router) {
   gate <- rbind(par$u, par$b) + step[gates]
   u <- gate[seq_len(d), , drop = FALSE]
   if (router$name == "cosine") u <- u * rep(router$scale / sqrt(colSums(u^2)), each = d)
-  list(u = u, b = gate[d + 1L, ], eta = par$eta + step[-gates])
+  rest <- step[-gates]
+  own <- seq_along(par$eta)
+  c(
+    list(u = u, b = gate[d + 1L, ], eta = par$eta + rest[own]),
+    if (length(par$phi)) list(phi = par$phi + rest[-own])
+  )
 }

@@ -9,11 +9,10 @@ irregularities <- function(fit, info) {
   # There the first derivatives vanish along what all gates have in common, but the fit is not flat.
   if (!at_cosine_limit(fit)) reasons <- c(reasons, flat_words(info$null))
   if (length(reasons)) return(reasons)
+  if (is_em(fit)) return(separated_words(fit, info))
   curvature <- eigen(info$hessian, symmetric = TRUE, only.values = TRUE)$values
   bent <- nonlinearity(fit, info) > most_nonlinearity
-  # Five rows in doubt for each parameter of a gate suffice: gates with fewer are flagged, steep ones with more cover.
-  contested <- contested_rows(fit, info)
-  separated <- fit$k > 1L && contested < 5 * (nrow(fit$gate$u) + 1L) && contested < fit$nobs / 2
+  separated <- separated_words(fit, info)
   c(
     if (min(curvature) < least_curvature || max(curvature) > 1 / least_curvature) {
       paste(
@@ -21,14 +20,23 @@ irregularities <- function(fit, info) {
         "gate of the wrong form"
       )
     },
-    if (separated) "the gate is nearly separable: hardly any row has doubts about its expert",
-    if (any(bent) && !separated) {
+    separated,
+    if (any(bent) && is.null(separated)) {
       paste(
         "within two standard errors the fit is far from linear in", count_words(sum(bent), "direction"),
         "of its parameters: the data hardly determine them"
       )
     }
   )
+}
+
+# Five rows in doubt for each parameter of a gate suffice: gates with fewer are flagged, steep ones with more cover.
+separated_words <- function(fit, info) {
+  if (fit$k == 1L || nrow(fit$gate$u) == 0L) return(NULL)
+  contested <- contested_rows(fit, info)
+  if (contested < 5 * (nrow(fit$gate$u) + 1L) && contested < fit$nobs / 2) {
+    "the gate is nearly separable: hardly any row has doubts about its expert"
+  }
 }
 
 # B'HB is the identity when the exact Hessian is the expected one.
@@ -42,7 +50,7 @@ structural_irregularities <- function(fit) {
   c(
     if (!isTRUE(fit$convergence$converged)) "the fit has not converged",
     if (fit$df.residual < 1L) "there are no residual degrees of freedom",
-    if (isTRUE(fit$sigma == 0)) "the fit is perfect: there is no residual variance",
+    if (!is_em(fit) && isTRUE(fit$sigma == 0)) "the fit is perfect: there is no residual variance",
     if (sparse) "the gate is sparse: the sum of squares jumps where its choice of experts changes",
     about("gate", found$boundary, "is on the boundary", "are on the boundary"),
     if (at_cosine_limit(fit)) "the gates are as far apart as a cosine router allows",
@@ -103,7 +111,8 @@ take_rows <- function(rows, use) {
 }
 
 predict_working <- function(info, rows, par) {
-  core_call(core_predict(info$model, rows[names(rows) != "w"], par, info$threads))
+  model <- info$model[c("router", "expert", "k")]
+  core_call(core_predict(model, rows[names(rows) != "w"], par[c("u", "b", "eta")], info$threads))
 }
 
 # One warning for whatever rests on standard errors of an irregular fit.

@@ -1,21 +1,21 @@
 #' Likelihood of a fitted mixture of experts, and comparison of fits
 #'
-#' @description
-#' `logLik()` is the maximum of the Gaussian likelihood, from which [stats::AIC()] and [stats::BIC()] follow. `anova()`
-#' compares nested fits by F tests.
+#' @description `logLik()` is the maximum of the likelihood (for least squares, the Gaussian one), from which
+#' [stats::AIC()] and [stats::BIC()] follow. `anova()` compares nested fits by F tests.
 #'
 #' @param object A fit from [fit_cosine_moe()].
 #' @param ... For `anova()`, one or more further fits to the same data. For `logLik()` nothing: any further argument is
 #'   an error.
 #'
-#' @details
-#' *Likelihood.* Least squares assumes no distribution; `logLik()` assumes independent Gaussian errors with variance
-#' sigma^2, or sigma^2 / weight. Its degrees of freedom are `fit$df`, the number of identifiable parameters, plus one
-#' for sigma. The gate's translations do not count, nor do the norms of the cosine router's vectors. In regular models
-#' \eqn{(SSE(truth) - SSE(fit)) / \sigma^2}{(SSE(truth) - SSE(fit)) / sigma^2} has this number (without sigma's) for its
-#' mean. On the boundary of the parameter space it is an upper bound (the attribute `boundary` of the value says which
-#' gates lie there), and a fit with more experts than the truth has no such number: there the mean depends on the design
-#' and on how thorough the search for the minimum is, so AIC and BIC across k are a rule of thumb without a theory.
+#' @details *Likelihood.* For `method = "em"` it is the fit's maximum, with maximum likelihood estimates of the
+#' dispersions (divisor n), `fit$df` degrees of freedom, and weights as multiples of rows; `anova()` does not apply.
+#' Least squares assumes no distribution; `logLik()` assumes independent Gaussian errors with variance sigma^2, or
+#' sigma^2 / weight. Its degrees of freedom are `fit$df`, the number of identifiable parameters, plus one for sigma. The
+#' gate's translations do not count, nor do the norms of the cosine router's vectors. In regular models \eqn{(SSE(truth)
+#' - SSE(fit)) / \sigma^2}{(SSE(truth) - SSE(fit)) / sigma^2} has this number (without sigma's) for its mean. On the
+#' boundary of the parameter space it is an upper bound (the attribute `boundary` of the value says which gates lie
+#' there), and a fit with more experts than the truth has no such number: there the mean depends on the design and on
+#' how thorough the search for the minimum is, so AIC and BIC across k are a rule of thumb without a theory.
 #'
 #' *Analysis of variance.* As for [stats::anova.lm()], F is the mean decrease of the sum of squares over the residual
 #' variance of the largest fit. Fits are put in order of their degrees of freedom and must be nested: the same response,
@@ -47,6 +47,11 @@
 logLik.cosine_moe <- function(object, ...) {
   check_dots_empty(...)
   n <- object$nobs
+  if (is_em(object)) {
+    return(structure(
+      object$loglik, df = object$df, nobs = n, boundary = object$diagnostics$boundary, class = "logLik"
+    ))
+  }
   w <- object$weights
   value <- -n / 2 * (log(2 * pi) + log(object$sse / n) + 1) + if (is.null(w)) 0 else sum(log(w[w > 0])) / 2
   structure(value, df = object$df + 1L, nobs = n, boundary = boundary_gates(object), class = "logLik")
@@ -61,6 +66,7 @@ anova.cosine_moe <- function(object, ...) {
   fits <- list(object, ...)
   if (length(fits) < 2L) stop_input("...", I("empty"), "one or more further fits")
   for (fit in fits) if (!inherits(fit, "cosine_moe")) stop_input("...", fit, "fits from fit_cosine_moe()")
+  for (fit in fits) check_least_squares(fit, "anova()")
   env <- parent.frame()
   fits <- fits[order(vapply(fits, function(fit) fit$df, 0))]
   for (i in seq_along(fits)[-1L]) check_nested(fits[[i - 1L]], fits[[i]])

@@ -7,7 +7,10 @@
 #' @param object,x,formula A fit from [fit_cosine_moe()].
 #' @param what Which coefficients.
 #' @param type `"response"`: observed minus fitted. `"pearson"`: the same times the square root of the weight, so that
-#'   all have equal variance.
+#'   all have equal variance; for `method = "em"` also divided by the standard deviation of the mixture. `"quantile"`,
+#'   for `method = "em"`: the normal quantile of the mixture's distribution function at the response, standard normal
+#'   when the model is right. For discrete responses it is drawn between the two values at the step (Dunn and Smyth,
+#'   1996): `set.seed()` reproduces it.
 #' @param part Which part of the formula, that of the experts or that of the gate; for `terms()` also `"full"`, all
 #'   variables with the response.
 #' @param formula. Changes to the formula, as in [stats::update.formula()], in both parts: in `. ~ . - x1 | . + z1` a
@@ -36,8 +39,11 @@
 #'   na.exclude` all three have `NA` for the rows that the fit dropped.
 #' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable
 #'   parameters.
-#' * `deviance()`: the weighted sum of squared residuals; `sigma()`: \eqn{\sqrt{deviance / df.residual}}{sqrt(deviance
-#'   / df.residual)}.
+#' * `deviance()`: the weighted sum of squared residuals; `sigma()`: \eqn{\sqrt{deviance / df.residual}}{sqrt(deviance /
+#'   df.residual)}. For `method = "em"`, -2 times the log-likelihood, and the standard deviations of the experts' errors
+#'   (divisor n; an error for families other than the Gaussian).
+#' * For `method = "em"` `coef()` has the dispersions after the experts: `expert1:sigma`, ... (or `sigma`; `shape` for
+#'   the Gamma family), and with `"identifiable"` their logarithms, `expert1:log(sigma)`.
 #' * `formula()`: the formula, with `.` written out; `terms()`: a terms object; `model.frame()`: a data frame,
 #'   evaluated again unless the fit kept it; `model.matrix()`: a numeric matrix, without a column of ones. A fit from
 #'   matrices has no formula: for it the first three stop with a `cosmoe_error_input`. Data that cannot be found again
@@ -69,7 +75,25 @@ coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifi
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
   if (what == "identifiable") gate <- gate_contrasts(object$gate, object$router)
-  switch(what, gate = gate, experts = experts, c(by_column(gate, "gate"), by_column(experts, "expert")))
+  value <- c(by_column(gate, "gate"), by_column(experts, "expert"))
+  switch(what,
+    gate = gate, experts = experts, all = c(value, shared_dispersion(object)),
+    identifiable = c(value, log_dispersion(object))
+  )
+}
+
+# Dispersions, one for each expert or one for all: "expert1:sigma", or "sigma".
+shared_dispersion <- function(fit) {
+  if (is.null(fit$dispersion)) return(NULL)
+  name <- dispersion_name(fit$family)
+  if (fit$dispersions == "equal") return(stats::setNames(fit$dispersion[1L], name))
+  stats::setNames(fit$dispersion, sprintf("expert%d:%s", seq_len(fit$k), name))
+}
+
+log_dispersion <- function(fit) {
+  value <- shared_dispersion(fit)
+  if (is.null(value)) return(NULL)
+  stats::setNames(log(value), sub("(sigma|shape)$", "log(\\1)", names(value)))
 }
 
 # Bias and vector of each gate relative to the mean over the experts: what a softmax tells of them. The vector is beta
@@ -94,10 +118,12 @@ by_column <- function(values, prefix) {
 
 #' @rdname cosine_moe-methods
 #' @export
-residuals.cosine_moe <- function(object, type = c("response", "pearson"), ...) {
+residuals.cosine_moe <- function(object, type = c("response", "pearson", "quantile"), ...) {
   check_dots_empty(...)
-  type <- check_choice(type, c("response", "pearson"))
+  type <- check_choice(type, c("response", "pearson", "quantile"))
   value <- object$residuals
+  if (type == "quantile") check_likelihood(object, "quantile residuals")
+  if (type != "response" && is_em(object)) value <- likelihood_residuals(object, type, parent.frame())
   if (type == "pearson" && !is.null(object$weights)) value <- value * sqrt(object$weights)
   stats::naresid(object$na.action, value)
 }
@@ -108,11 +134,16 @@ nobs.cosine_moe <- function(object, ...) object$nobs
 
 #' @rdname cosine_moe-methods
 #' @export
-deviance.cosine_moe <- function(object, ...) object$sse
+deviance.cosine_moe <- function(object, ...) if (is_em(object)) -2 * object$loglik else object$sse
 
 #' @rdname cosine_moe-methods
 #' @export
-sigma.cosine_moe <- function(object, ...) object$sigma
+sigma.cosine_moe <- function(object, ...) {
+  if (is_em(object) && object$family$name != "gaussian") {
+    stop_input("object", I(paste("one of the family", object$family$name)), "a Gaussian fit: others have no sigma")
+  }
+  object$sigma
+}
 
 # ---- formula and data ------------------------------------------------------------------------------------------------
 

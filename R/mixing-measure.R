@@ -14,7 +14,8 @@
 #' @param eta The experts' parameters: a finite q x k matrix, one column an atom, in the order of [experts]; for
 #'   phi(a'x + b) first a, then b.
 #' @param router,expert A router and an expert, or their names: see [routers] and [experts].
-#' @param fit A fit from [fit_cosine_moe()].
+#' @param fit A fit from [fit_cosine_moe()]; by maximum likelihood only with the identity link, for which the mean is
+#'   such a regression function.
 #'
 #' @details
 #' A fit may have gates on the boundary, where \eqn{\beta_1} is infinite: its measure keeps the bounded vectors
@@ -82,6 +83,9 @@ as_mixing_measure <- function(fit) {
   if (missing(fit)) stop_input("fit", I("missing"), "a fit from fit_cosine_moe(), or a mixing measure")
   if (inherits(fit, "mixing_measure")) return(fit)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe(), or a mixing measure")
+  if (is_em(fit) && fit$family$link != "identity") {
+    stop_input("fit", I(paste("one with the link", fit$family$link)), "a fit with the identity link")
+  }
   new_mixing_measure(
     fit$gate$b, fit$gate$beta, fit$gate$u, fit$experts, fit$router, fit$expert, fit$z_center, fit$z_scale,
     fit$names$shared

@@ -1,22 +1,24 @@
-# Least squares from many starts: short runs of all, longer ones of the better half, long runs of the best, then
-# exchanges round the best solution. Runs spread over the user's future plan; randomness is drawn here, before they
-# do.
+# Least squares and maximum likelihood from many starts: short runs of all, longer ones of the better half, long runs of
+# the best, then exchanges round the best solution. Runs spread over the user's future plan; randomness is drawn here,
+# before they do. The objective of a likelihood is -2 log likelihood.
 
 # How much worse than the best a run may end and still count as the same optimum: a hundredth of the residual variance,
-# far below what the data can tell apart.
-same_optimum <- function(objective, best, df_residual) {
-  objective <= best + 0.01 * best / max(df_residual, 1) + 1e-9 * best
+# or of a unit of the likelihood's chi-square scale, far below what the data can tell apart.
+same_optimum <- function(objective, best, search) {
+  if (is_likelihood(search$model)) return(objective <= best + 0.01)
+  objective <= best + 0.01 * best / max(search$df_residual, 1) + 1e-9 * best
 }
 
 # Returns parameters in reported coordinates and canonical order, fitted values (without offset), and how they were
 # found.
-estimate_least_squares <- function(data, router, expert, k, start, standardize, control) {
-  rows <- working_rows(data, router, expert, standardize, control)
-  model <- core_model(router, expert, k, control)
-  df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x))
+estimate_model <- function(data, router, expert, k, start, standardize, control, likelihood = NULL) {
+  rows <- working_rows(data, router, expert, standardize, control, likelihood)
+  model <- likelihood_model(core_model(router, expert, k, control), likelihood, rows)
+  df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x)) +
+    dispersion_count(likelihood, k)
   n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
   search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = new.env())
-  given <- if (!is.null(start)) c(list(kind = "given"), working_parameters(start, router, expert, rows))
+  given <- if (!is.null(start)) given_start(start, search, router, expert)
   runs <- tryCatch(
     if (is.null(given)) search_starts(search) else run_starts(search, list(given), control$max_passes),
     # Ctrl-C between two calls of the core; within one the core hands back what it has reached.
@@ -29,10 +31,22 @@ estimate_least_squares <- function(data, router, expert, k, start, standardize, 
     if (control$on_interrupt == "stop" || is.null(search$state$best)) stop_interrupt()
     best <- search$state$best
     if (!length(runs) || length(best$b) < k || best$thinned) {
-      runs <- c(runs, list(evaluate_run(grow_run(best, k), search)))
+      runs <- c(runs, list(evaluate_run(grow_run(best, k, search$model), search)))
     }
   }
-  finish_estimate(runs, search, data, router, expert, k, df)
+  finish_estimate(runs, search, data, router, expert, k, df, likelihood)
+}
+
+# The user's start; dispersions that it lacks come from its residuals.
+given_start <- function(start, search, router, expert) {
+  par <- c(list(kind = "given"), working_parameters(start, router, expert, search$rows, search$model))
+  if (!is_likelihood(search$model) || length(par$phi)) return(par)
+  sample <- start_sample(search$rows, search$model)
+  gate <- core_call(core_predict(
+    search$model[c("router", "expert", "k")], list(x = sample$x, z = sample$z), par[c("u", "b", "eta")], 1L
+  ))$gate
+  par$phi <- start_dispersions(par$eta, gate + 1e-8, sample, search$model)
+  par
 }
 
 # The run over all rows and with the model of `search`, without moving.
@@ -45,11 +59,12 @@ evaluate_run <- function(run, search) {
 
 # The run with k experts: that with the largest bias is cut into equal ones, which gives the same function unless the
 # gate is sparse. The search may have been interrupted while it was at a smaller model.
-grow_run <- function(run, k) {
+grow_run <- function(run, k, model) {
   use <- c(seq_along(run$b), rep(which.max(run$b), k - length(run$b)))
   run$b <- (run$b - log(tabulate(use)))[use]
   run$u <- run$u[, use, drop = FALSE]
   run$eta <- run$eta[, use, drop = FALSE]
+  if (isTRUE(model$dispersions > 1L)) run$phi <- run$phi[use]
   run
 }
 
@@ -69,10 +84,13 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   nested <- nested_starts(search, sample, progress)
   if (isTRUE(search$state$interrupted)) return(list())
   starts <- c(begin_starts(sample, search$model, control$n_starts), nested)
+  contained <- contained_starts(search, sample, nested)
+  if (isTRUE(search$state$interrupted)) return(list())
+  starts <- c(starts, contained)
   # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
   few <- thinned_search(search)
   runs <- run_starts(few, starts, control$short_passes, progress)
-  runs <- search_gates(few, sample, runs)
+  if (!is_likelihood(search$model)) runs <- search_gates(few, sample, runs)
   runs <- continue_runs(few, runs, ceiling(length(runs) / 2), 3 * control$short_passes)
   runs <- continue_runs(search, runs, control$n_long, control$max_passes, progress)
   exchange_runs(search, sample, runs)
@@ -89,6 +107,7 @@ nested_starts <- function(search, sample, progress) {
   smaller <- thinned_search(search)
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
+  if (isTRUE(smaller$model$dispersions > 1L)) smaller$model$dispersions <- k - 1L
   runs <- search_starts(smaller, sample, progress)
   if (isTRUE(search$state$interrupted)) return(list())
   split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
@@ -104,8 +123,8 @@ thinned_search <- function(search, most = 10000L) {
   if (!is.null(rows$w)) use <- counts[use]
   search$rows$x <- rows$x[use, , drop = FALSE]
   if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
-  search$rows$y <- rows$y[use]
-  if (!is.null(rows$w)) search$rows$w <- rows$w[use]
+  columns <- intersect(c("y", "w", "offset", "trials", "target", "target_weight"), names(rows))
+  search$rows[columns] <- lapply(rows[columns], function(value) value[use])
   search$thinned <- TRUE
   search
 }
@@ -118,9 +137,10 @@ exchange_runs <- function(search, sample, runs, rounds = 8L) {
     if (count < 1L || search$model$k < 2L || idle == 2L || isTRUE(search$state$interrupted)) break
     best <- runs[[best_run(runs)]]
     tried <- run_starts(search, exchange_starts(best, sample, search$model, count), 2L * search$control$short_passes)
-    tried <- continue_runs(search, search_gates(search, sample, tried, 2L), 4L, search$control$max_passes)
-    better <- min(vapply(tried, function(run) run$objective, 0))
-    improved <- better < best$objective && !same_optimum(best$objective, better, search$df_residual)
+    if (!is_likelihood(search$model)) tried <- search_gates(search, sample, tried, 2L)
+    tried <- continue_runs(search, tried, 4L, search$control$max_passes)
+    better <- min(vapply(tried, function(run) if (isTRUE(run$degenerate)) Inf else run$objective, 0))
+    improved <- better < best$objective && !same_optimum(best$objective, better, search)
     idle <- if (improved) 0L else idle + 1L
     runs <- c(runs, tried)
   }
@@ -144,7 +164,7 @@ continue_runs <- function(search, runs, count, passes, progress = NULL) {
 
 # The best `count` runs; of runs with the same objective to five digits only one, while there are others.
 distinct_best <- function(runs, objective, count) {
-  by <- order(objective)
+  by <- order(are_degenerate(runs), objective)
   by <- by[is.finite(objective[by])]
   if (!length(by)) return(seq_len(min(count, length(runs))))
   repeated <- duplicated(signif(objective[by], 5L))
@@ -155,8 +175,15 @@ best_run <- function(runs) {
   finished <- !vapply(runs, function(run) run$thinned, NA)
   objective <- vapply(runs, function(run) run$objective, 0)
   if (any(finished & is.finite(objective))) objective[!finished] <- Inf
+  # A degenerate likelihood has no meaning as long as there is another solution; but no model ends below one that it
+  # contains.
+  sound <- is.finite(objective) & !are_degenerate(runs)
+  contained <- unlist(lapply(runs, function(run) run$contained))
+  if (any(sound) && min(objective[sound]) <= min(contained, Inf) + 1e-6) objective[!sound] <- Inf
   if (any(is.finite(objective))) which.min(objective) else 1L
 }
+
+are_degenerate <- function(runs) vapply(runs, function(run) isTRUE(run$degenerate), NA)
 
 # Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they
 # are; workers of a parallel plan cannot hand back what they had reached.
@@ -185,12 +212,17 @@ run_starts <- function(search, starts, passes, progress = NULL) {
 run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
-  fit <- core_call(core_fit(search$model, search$rows, start[c("u", "b", "eta")], control))
+  par <- start[intersect(c("u", "b", "eta", "phi"), names(start))]
+  fit <- core_call(core_fit(search$model, search$rows, par, control))
   fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
   if (!is.finite(fit$objective)) fit$objective <- Inf
   if (!is.null(progress)) progress()
   fit$kind <- start$kind
   fit$thinned <- isTRUE(search$thinned)
+  spikes <- spikes(fit$phi, search$model, search$rows)
+  # Where all experts are exact, the data are.
+  fit$degenerate <- length(spikes) > 0L && length(spikes) < length(fit$phi)
+  fit$contained <- start$contained
   fit
 }
 
@@ -205,27 +237,30 @@ draw_orders <- function(search) {
 }
 
 # From runs to the estimate: best run, reported coordinates, canonical order, table of starts, diagnostics.
-finish_estimate <- function(runs, search, data, router, expert, k, df) {
+finish_estimate <- function(runs, search, data, router, expert, k, df, likelihood = NULL) {
   control <- search$control
   best <- runs[[best_run(runs)]]
   if (!is.finite(best$objective)) {
     stop_core(
-      "no start has a finite sum of squares",
+      "no start has a finite ", if (is.null(likelihood)) "sum of squares" else "likelihood",
       if (expert$name == "custom") ": see whether `value` of the custom expert gives NA or overflows"
     )
   }
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
-  par <- report_parameters(best, router, expert, search$rows)
+  spikes <- spikes(best$phi, search$model, search$rows)
+  par <- report_parameters(best, router, expert, search$rows, search$model)
   cosine <- router$name != "linear"
   d_gate <- length(data$names$z)
   rows <- list(
     x = data$x, z = data$z,
     z_center = if (cosine) search$rows$z_center, z_scale = if (cosine) search$rows$z_scale
   )
-  outcome <- sweep_rows(core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads)
+  mixture <- if (!is.null(likelihood)) mixture_of(data, likelihood, par$phi, k)
+  outcome <- sweep_rows(core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads, mixture)
   by <- order(-outcome$gate_mean)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
+  found$spike <- if (length(best$phi) > 1L) sort(match(spikes, by)) else if (length(spikes)) seq_len(k) else integer()
   # With few distinct rows, or experts without effect, fewer parameters matter than the model has. Near infinity the
   # rank is an accident of rounding.
   rank <- max(best$certificate$rank, 1L)
@@ -234,7 +269,12 @@ finish_estimate <- function(runs, search, data, router, expert, k, df) {
     found$nonunique <- TRUE
     df <- rank
   }
+  if (length(found$spike) && best$status != "interrupted") {
+    best <- degenerate_status(best, found$spike, likelihood$family)
+  }
   c(par, list(
+    loglik = if (!is.null(likelihood)) -user_objective(best$objective, search$rows) / 2,
+    entropy = outcome$entropy,
     z_center = if (is.null(rows$z_center)) rep(0, d_gate) else rows$z_center,
     z_scale = if (is.null(rows$z_scale)) rep(1, d_gate) else rows$z_scale,
     fitted = outcome$f,
@@ -251,13 +291,14 @@ starts_table <- function(runs, best, search) {
   objective <- column("objective", 0)
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
+  spurious <- are_degenerate(runs) & !isTRUE(best$degenerate)
   data.frame(
     start = seq_along(runs),
     kind = column("kind", ""),
-    objective = objective * search$rows$y_scale^2 * search$rows$w_scale,
+    objective = user_objective(objective, search$rows),
     passes = as.integer(column("passes", 0)),
-    status = column("status", ""),
-    reached_best = !is.na(objective) & same_optimum(objective, best$objective, search$df_residual)
+    status = ifelse(are_degenerate(runs), "degenerate", column("status", "")),
+    reached_best = !is.na(objective) & !spurious & same_optimum(objective, best$objective, search)
   )
 }
 
@@ -277,13 +318,43 @@ convergence_of <- function(best, control, by) {
   )
 }
 
+# A dispersion at its bound is no maximum of the likelihood, which has none.
+degenerate_status <- function(best, spike, family) {
+  best$status <- "degenerate"
+  what <- if (family$name == "gaussian") "at its lower bound" else "at its upper bound"
+  best$message <- sprintf(
+    "the %s of expert%s %s is %s: the likelihood grows without limit", dispersion_name(family),
+    if (length(spike) > 1L) "s" else "", enumerate(spike, quote = "", max = Inf), what
+  )
+  best
+}
+
+# What turns the experts of a block of rows (`use`) into mean responses and responsibilities.
+mixture_of <- function(data, likelihood, phi, k) {
+  family <- likelihood$family
+  dispersion <- if (length(phi)) rep_len(exp(phi), k)
+  at <- function(values, use) if (is.null(values)) 0 else values[use]
+  list(
+    dispersion = dispersion,
+    means = function(eta, use) mean_of_link(family, eta + at(data$offset, use)),
+    log_joint = function(gate, means, use) {
+      trials <- if (is.null(data$trials)) 1 else data$trials[use]
+      log(gate) + log_density(family, data$y[use], trials, means, dispersion)
+    },
+    spread = column_scales(cbind(data$y), data$w)$scale^2
+  )
+}
+
 # Fitted values, mean gate weights, what each expert does to the fit (the mean square of p_k (h_k - f), relative to the
 # variance of the fitted values), and how much pairs of experts differ where both have weight (a k x k matrix of
 # mean squares, relative to the variance of the fitted values), in blocks of rows: n x k matrices are never whole.
-sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
+# With a `mixture` (see mixture_of()) all this for mean responses, relative to the variance of the response; and the
+# entropy of the responsibilities.
+sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 50000L) {
   n <- nrow(rows$x)
   k <- model$k
   f <- numeric(n)
+  entropy <- 0
   gate <- influence <- numeric(k)
   both <- difference <- matrix(0, k, k)
   for (first in seq.int(1L, n, by = block)) {
@@ -293,6 +364,11 @@ sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
     if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
     now <- core_call(core_predict(model, part, par, threads))
     weight <- if (is.null(w)) rep(1, length(use)) else w[use]
+    if (!is.null(mixture)) {
+      now$expert <- mixture$means(now$expert, use)
+      now$f <- rowSums(ifelse(now$gate > 0, now$gate * now$expert, 0))
+      entropy <- entropy + sum(weight * row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use))))
+    }
     f[use] <- now$f
     gate <- gate + colSums(weight * now$gate)
     influence <- influence + colSums(weight * (now$gate * (now$expert - now$f))^2)
@@ -304,11 +380,29 @@ sweep_rows <- function(model, rows, par, w, threads, block = 50000L) {
   }
   total <- if (is.null(w)) n else sum(w)
   spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
-  spread <- max(spread, 1e-300)
+  spread <- max(spread, mixture$spread, 1e-300)
+  alike <- matrix(TRUE, k, k)
+  if (length(mixture$dispersion)) {
+    alike <- abs(outer(log(mixture$dispersion), log(mixture$dispersion), "-")) < 1e-3
+  }
   list(
-    f = f, gate_mean = gate / total, influence = influence / total / spread,
-    both = both, difference = difference / pmax(both, 1e-300) / spread
+    f = f, gate_mean = gate / total, influence = influence / total / spread, entropy = entropy,
+    both = both, difference = ifelse(alike, difference / pmax(both, 1e-300) / spread, Inf)
   )
+}
+
+# From log p_k f_k, an n x k matrix, the probabilities of the experts given the response. A response that is impossible
+# under all experts has none.
+responsibilities <- function(log_joint) {
+  share <- exp(log_joint - row_maxima(log_joint))
+  share / rowSums(share)
+}
+
+row_maxima <- function(m) Reduce(pmax, lapply(seq_len(ncol(m)), function(j) m[, j]))
+
+row_entropy <- function(share) {
+  terms <- share * log(share)
+  -rowSums(ifelse(share > 0, terms, 0))
 }
 
 # What a reader must know of a solution; indices of experts in the reported order.

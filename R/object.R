@@ -1,8 +1,9 @@
 # The fitted object, class `cosine_moe`: plain R data, so that saveRDS() and other processes just work. `data` comes
-# from R/data.R, `settings` from fit_settings(), `estimate` from estimate_least_squares().
+# from R/data.R, `settings` from fit_settings(), `estimate` from estimate_model().
 new_cosine_moe <- function(call, data, settings, estimate) {
   fitted <- as.double(estimate$fitted)
-  if (!is.null(data$offset)) fitted <- fitted + data$offset
+  likelihood <- settings$likelihood
+  if (is.null(likelihood) && !is.null(data$offset)) fitted <- fitted + data$offset
   residuals <- data$y - fitted
   names(fitted) <- names(residuals) <- data$row_names
   sse <- sum(if (is.null(data$w)) residuals^2 else data$w * residuals^2)
@@ -12,9 +13,13 @@ new_cosine_moe <- function(call, data, settings, estimate) {
   experts <- paste0("expert", seq_len(settings$k))
   label <- function(values, rows) matrix(values, length(rows), settings$k, dimnames = list(rows, experts))
   by_name <- function(values, names) stats::setNames(as.double(values), names)
+  dispersion <- if (length(estimate$phi)) by_name(rep_len(exp(estimate$phi), settings$k), experts)
   structure(
     list(
       call = call,
+      method = settings$method,
+      family = likelihood$family,
+      dispersions = likelihood$dispersions,
       formula = data$formula,
       terms = data$terms,
       xlevels = data$xlevels,
@@ -38,11 +43,22 @@ new_cosine_moe <- function(call, data, settings, estimate) {
       gate_mean = by_name(estimate$gate_mean, experts),
       fitted.values = fitted,
       residuals = residuals,
+      dispersion = dispersion,
+      loglik = estimate$loglik,
+      entropy = estimate$entropy,
       y = data$y,
+      trials = data$trials,
+      ylevels = data$ylevels,
       sse = sse,
       df = estimate$df,
       df.residual = df.residual,
-      sigma = if (df.residual > 0) sqrt(sse / df.residual) else NaN,
+      sigma = if (!is.null(likelihood)) {
+        if (likelihood$family$name == "gaussian") dispersion
+      } else if (df.residual > 0) {
+        sqrt(sse / df.residual)
+      } else {
+        NaN
+      },
       nobs = nobs,
       starts = estimate$starts,
       convergence = estimate$convergence,

@@ -77,9 +77,9 @@ draw_fitted <- function(fit, data) {
 draw_residuals <- function(fit) {
   rows <- shown_rows(length(fit$y))
   x <- fit$fitted.values[rows]
-  y <- as.vector(stats::residuals(fit, "pearson"))
+  y <- as.vector(stats::residuals(fit, if (is_em(fit)) "response" else "pearson"))
   y <- y[!is.na(y)][rows]
-  label <- if (is.null(fit$weights)) "residual" else "Pearson residual"
+  label <- if (is.null(fit$weights) || is_em(fit)) "residual" else "Pearson residual"
   open_panel("Residuals against fitted", range(x), range(y), "fitted", label)
   graphics::abline(h = 0, col = "grey60")
   graphics::points(x, y, pch = 16L, cex = 0.8, col = grDevices::adjustcolor("grey30", point_alpha(length(rows))))
@@ -93,9 +93,15 @@ draw_starts <- function(fit) {
   starts <- starts[order(starts$objective), ]
   rounding <- .Machine$double.eps * sum(fit$y^2)
   size <- pmax(starts$objective, rounding) / max(min(starts$objective), rounding)
+  label <- "sum of squares / best"
+  if (is_em(fit)) {
+    # Ratios of likelihoods, on the log scale differences of log-likelihoods; degenerate solutions have none.
+    size <- exp(pmin(pmax(starts$objective / 2 + fit$loglik, 0), 500))
+    label <- "best likelihood / likelihood"
+  }
   kinds <- unique(fit$starts$kind)
   color <- expert_colors(length(kinds))
-  open_panel("Starts", c(1, max(5, nrow(starts))), range(size, 1.05), "start, best first", "sum of squares / best",
+  open_panel("Starts", c(1, max(5, nrow(starts))), range(size, 1.05), "start, best first", label,
              log = "y")
   graphics::abline(h = 1, col = "grey60")
   graphics::points(seq_along(size), size, pch = ifelse(starts$reached_best, 16L, 1L), lwd = 1.5,
@@ -107,7 +113,7 @@ draw_starts <- function(fit) {
 draw_covariate <- function(fit, covariate, data) {
   at <- profile_along(fit, covariate)
   seen <- if (!at$discrete) seen_points(fit, covariate, data)
-  limits <- curve_limits(at, working_response(fit))
+  limits <- curve_limits(at, if (is_em(fit)) fit$y else working_response(fit))
   strip <- limits[1L] - diff(limits) * c(0.34, 0.08)
   x <- if (at$discrete) seq_along(at$values) else at$values
   open_panel(paste("Experts along", covariate), range(x) + if (at$discrete) c(-0.5, 0.5) else 0,

@@ -9,8 +9,10 @@
 #'   the variables of the formula: factors may have their levels in any order, but none that the fit has not seen.
 #'   After matrices, one matrix or data frame with all columns, or `list(x = , z = , offset = )`.
 #' @param type What to predict: `"response"`, the regression function, offset included; `"experts"`, the value of each
-#'   expert; `"gate"`, the weight of each expert; `"class"`, the expert with the largest weight (of equals, the
-#'   first); `"logit"`, the logits behind the weights.
+#'   expert (for `method = "em"` its mean, offset included); `"gate"`, the weight of each expert; `"class"`, the expert
+#'   with the largest weight (of equals, the first); `"logit"`, the logits behind the weights. For `method = "em"` also
+#'   `"link"`, the linear predictor of each expert, offset included; `"density"`, the density or probability of the
+#'   response; `"quantile"`, quantiles of the response's distribution.
 #' @param se.fit Whether to add standard errors, for the response only.
 #' @param interval Whether to add an interval, for the response only: `"confidence"`, for the regression function;
 #'   `"prediction"`, for a new observation, of weight 1 or, without `newdata`, of the weight of its row.
@@ -18,27 +20,32 @@
 #' @param na.action What to do with rows of `newdata` that have missing values. By default they are predicted as `NA`;
 #'   [stats::na.omit()] drops them.
 #' @param threads Number of threads, a whole number; the result is the same for any.
+#' @param y For `"density"`: the response, one for each row, in the form in which the fit was given it. By default it is
+#'   looked up in `newdata` (after a formula) or is that of the fit. For `"quantile"` of a response `cbind(successes,
+#'   failures)` it gives the numbers of trials.
+#' @param probs For `"quantile"`: probabilities, numbers above 0 and below 1.
 #' @param ... Nothing: any further argument is an error.
 #'
-#' @details
-#' Values of experts leave the offset out: the response is the sum over experts of weight times value, plus the offset.
-#' In a sparse gate (`top_k`) the weight of an inactive expert is 0.
+#' @details Values of experts of a least squares fit leave the offset out: the response is the sum over experts of
+#' weight times value, plus the offset. In a sparse gate (`top_k`) the weight of an inactive expert is 0.
 #'
 #' Without `newdata`, `"response"` gives the fitted values. All other types need the covariates again: they come from
 #' `fit$model`, else from evaluating the data of the call again, as for [stats::lm()]. If these have changed since the
 #' fit, this is an error. After `na.action = na.exclude`, rows that the fit dropped are there as `NA`.
 #'
-#' *Standard errors* are those of the delta method with the covariance matrix `vcov(fit)` of the model. The regression
-#' function does not depend on the gauge, so they are always defined; a prediction interval adds the residual variance,
-#' and both intervals use Student's t. Where the asymptotic theory fails (see [vcov.cosine_moe()]) the numbers are
-#' given, conditional on the choice of experts in sparse gates, but with a warning of class `cosmoe_warning_irregular`
-#' and the reasons in the attribute `irregular`: take them for an order of magnitude. They need the data of the fit
-#' again.
+#' *Standard errors*, for least squares only, are those of the delta method with the covariance matrix `vcov(fit)` of
+#' the model. The regression function does not depend on the gauge, so they are always defined; a prediction interval
+#' adds the residual variance, and both intervals use Student's t. Where the asymptotic theory fails (see
+#' [vcov.cosine_moe()]) the numbers are given, conditional on the choice of experts in sparse gates, but with a warning
+#' of class `cosmoe_warning_irregular` and the reasons in the attribute `irregular`: take them for an order of
+#' magnitude. They need the data of the fit again.
 #'
-#' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ...,
-#'   with one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one
-#'   column for each expert. Row names of `newdata`, if it has any, become names. New data that do not fit the model
-#'   stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a `cosmoe_error_data`.
+#' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ..., with
+#'   one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one column
+#'   for each expert; for `"density"` a vector; for `"quantile"` a matrix with a column for each of `probs` (numbers of
+#'   successes for the binomial family). Row names of `newdata`, if it has any, become names. New data that do not fit
+#'   the model stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a
+#'   `cosmoe_error_data`.
 #'
 #'   With an interval the response is a matrix with the columns `fit`, `lwr` and `upr`; with `se.fit = TRUE` the result
 #'   is a list of `fit` (this vector or matrix), `se.fit`, `df` and `residual.scale`, as for [stats::predict.lm()].
@@ -58,11 +65,14 @@
 #' fit <- fit_cosine_moe(y ~ x, router = "linear", control = moe_control(n_starts = 5))
 #' predict(fit, data.frame(x = c(-0.5, 0, 0.5)), interval = "confidence")
 #' @export
-predict.cosine_moe <- function(object, newdata, type = c("response", "experts", "gate", "class", "logit"),
+predict.cosine_moe <- function(object, newdata, type = c("response", "experts", "gate", "class", "logit", "link",
+                                                         "density", "quantile"),
                                se.fit = FALSE, interval = c("none", "confidence", "prediction"), level = 0.95,
-                               na.action = stats::na.pass, threads = 1, ...) {
+                               na.action = stats::na.pass, threads = 1, y = NULL, probs = c(0.05, 0.5, 0.95), ...) {
   check_dots_empty(...)
-  type <- check_choice(type, c("response", "experts", "gate", "class", "logit"))
+  type <- check_choice(type, c("response", "experts", "gate", "class", "logit", "link", "density", "quantile"))
+  if (type %in% c("link", "density", "quantile")) check_likelihood(object, sprintf("type = \"%s\"", type))
+  probs <- check_probs(probs)
   se.fit <- check_flag(se.fit)
   interval <- check_choice(interval, c("none", "confidence", "prediction"))
   level <- check_level(level)
@@ -72,23 +82,26 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
   if (missing(newdata)) newdata <- NULL
   if (se.fit || interval != "none") {
     if (type != "response") stop_input("type", type, "\"response\", the only one with standard errors and intervals")
+    check_least_squares(object, "standard errors of predictions")
     return(predict_uncertain(object, newdata, se.fit, interval, level, na.action, threads, parent.frame()))
   }
   if (is.null(newdata)) {
     if (type == "response") return(stats::fitted(object))
-    return(predict_training(object, type, threads, parent.frame()))
+    return(predict_training(object, type, threads, parent.frame(), y, probs))
   }
   data <- prepare_newdata(object, newdata, na.action)
-  value <- prediction(object, evaluate_model(object, data, threads), type)
+  response <- if (needs_response(object, type)) new_response(object, newdata, y, data)
+  value <- prediction(object, evaluate_model(object, data, threads), type, response, probs)
   name_rows(fill_rows(value, data), given_row_names(newdata), data$na.action)
 }
 
 # Predictions for the rows of the fit. The data may have changed since then: the fitted values tell.
-predict_training <- function(object, type, threads, env) {
+predict_training <- function(object, type, threads, env, y = NULL, probs = NULL) {
   data <- training_covariates(object, env)
   values <- evaluate_model(object, data, threads)
   check_unchanged(object, values$response)
-  name_rows(fill_rows(prediction(object, values, type), data), names(stats::fitted(object)))
+  response <- if (is.null(y)) object[c("y", "trials")] else given_response(object, y, length(object$y))
+  name_rows(fill_rows(prediction(object, values, type, response, probs), data), names(stats::fitted(object)))
 }
 
 # The response with standard errors or intervals, in the shapes of predict.lm().
@@ -138,11 +151,19 @@ evaluate_model <- function(object, data, threads) {
   rows <- list(x = data$x, z = data$z, z_center = unname(object$z_center), z_scale = unname(object$z_scale))
   par <- list(u = unname(object$gate$u), b = unname(object$gate$b), eta = unname(object$experts))
   value <- core_call(core_predict(model, rows, par, threads))
-  value$response <- as.vector(value$f) + if (is.null(data$offset)) 0 else data$offset
+  offset <- if (is.null(data$offset)) 0 else data$offset
+  if (is_em(object)) {
+    value$link <- value$expert + offset
+    value$expert <- mean_of_link(object$family, value$link)
+    value$response <- rowSums(ifelse(value$gate > 0, value$gate * value$expert, 0))
+  } else {
+    value$response <- as.vector(value$f) + offset
+  }
   value
 }
 
-prediction <- function(object, values, type) {
+# `response` is list(y, trials), for those that need one.
+prediction <- function(object, values, type, response = NULL, probs = NULL) {
   experts <- colnames(object$experts)
   matrix_of <- function(value) structure(value, dimnames = list(NULL, experts))
   switch(type,
@@ -150,6 +171,10 @@ prediction <- function(object, values, type) {
     experts = matrix_of(values$expert),
     gate = matrix_of(values$gate),
     logit = matrix_of(values$logit),
+    link = matrix_of(values$link),
+    density = exp(log_sum_rows(log_joint(object, values, response))),
+    quantile = mixture_quantiles(object, values, response$trials, probs),
+    posterior = matrix_of(responsibilities(log_joint(object, values, response))),
     class = factor(experts[max.col(values$gate, ties.method = "first")], levels = experts)
   )
 }

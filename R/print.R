@@ -29,6 +29,11 @@
 #' model. Every gate has some flat directions of its own, in which no probability changes; more of them make the
 #' solution non-unique.
 #'
+#' *Maximum likelihood.* The table of experts has their dispersions (sigma, or the shape of the Gamma distribution), the
+#' tests are z tests, log-likelihood, AIC, BIC and [ICL()] take the place of the sum of squares, and residuals are
+#' observed minus fitted. A dispersion on its bound and experts with hardly more rows than parameters, which a
+#' likelihood may fit as closely as it likes, are among the notes.
+#'
 #' *R-squared* is 1 minus the (weighted) sum of squares over that around the (weighted) mean of the response.
 #'
 #' @return `summary()`: an object of class `summary.cosine_moe`, a list with `call`, `residuals` (Pearson), `experts`
@@ -56,7 +61,7 @@ print.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...)
   print_line("Mean gate weights: ", paste(weights, collapse = ", "))
   print_line(fit_words(x, digits))
   print_line(convergence_words(x$convergence))
-  print_line(starts_words(x$starts))
+  print_line(starts_words(x$starts, is_em(x)))
   print_notes(fit_notes(x))
   invisible(x)
 }
@@ -67,13 +72,14 @@ summary.cosine_moe <- function(object, ...) {
   check_dots_empty(...)
   kept <- c(
     "call", "k", "router", "expert", "standardize", "names", "na.action", "gate_mean", "sse", "sigma", "df",
-    "df.residual", "nobs", "convergence", "starts"
+    "df.residual", "nobs", "convergence", "starts", "method", "family", "dispersions", "dispersion", "loglik"
   )
   tests <- coefficient_tests(object, parent.frame())
   structure(
     c(unclass(object)[kept], list(
       weighted = !is.null(object$weights),
-      residuals = as.vector(stats::residuals(object, "pearson")),
+      residuals = as.vector(stats::residuals(object, if (is_em(object)) "response" else "pearson")),
+      icl = if (is_em(object)) ICL.cosine_moe(object),
       experts = intercept_first(object$experts),
       gate = gate_table(object),
       contrasts = gate_contrasts(object$gate, object$router),
@@ -94,6 +100,10 @@ print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3
   print_residuals(x, digits)
   errors <- length(x$no.errors) == 0L
   weights <- rbind(`mean gate weight` = x$gate_mean)
+  if (length(x$dispersion)) {
+    weights <- rbind(weights, x$dispersion)
+    rownames(weights)[2L] <- dispersion_name(x$family)
+  }
   if (errors) {
     print_tests("Experts (standard errors)", x$experts, x$coefficients, digits, weights)
   } else {
@@ -106,8 +116,8 @@ print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3
   print_line(fit_words(x, digits), "; R-squared ", format(x$r.squared, digits = digits), omitted_words(x))
   cat("\n")
   print_line(convergence_words(x$convergence))
-  print_certificate(x$convergence$certificate, digits)
-  print_line(starts_words(x$starts))
+  print_certificate(x$convergence$certificate, digits, is_em(x))
+  print_line(starts_words(x$starts, is_em(x)))
   print_notes(c(x$notes, no_errors_words(x$no.errors)))
   invisible(x)
 }
@@ -152,9 +162,11 @@ coefficient_tests <- function(fit, env) {
   })
   error <- suppressWarnings(sqrt(diag(covariance(fit, info))))
   t <- ifelse(error > 0, estimate / error, NA)
-  p <- 2 * stats::pt(-abs(t), max(fit$df.residual, 1))
+  p <- 2 * stats::pt(-abs(t), if (is_em(fit)) Inf else max(fit$df.residual, 1))
+  coefficients <- cbind(Estimate = estimate, `Std. Error` = error, `t value` = t, `Pr(>|t|)` = p)
+  if (is_em(fit)) colnames(coefficients)[3:4] <- c("z value", "Pr(>|z|)")
   list(
-    coefficients = cbind(Estimate = estimate, `Std. Error` = error, `t value` = t, `Pr(>|t|)` = p),
+    coefficients = coefficients,
     reasons = info$irregular
   )
 }
@@ -170,6 +182,14 @@ count_words <- function(n, what, plural = paste0(what, "s")) paste(n, if (n == 1
 
 fit_words <- function(x, digits) {
   show <- function(value) format(value, digits = digits)
+  if (is_em(x)) {
+    bic <- -2 * x$loglik + log(x$nobs) * x$df
+    return(sprintf(
+      "%s, %s; log-likelihood %s, AIC %s, BIC %s%s", count_words(x$nobs, "row"),
+      count_words(x$df, "identifiable parameter"), show(x$loglik), show(-2 * x$loglik + 2 * x$df), show(bic),
+      if (is.null(x$icl)) "" else paste(", ICL", show(x$icl))
+    ))
+  }
   sprintf(
     "%s, %s; %ssum of squares %s, residual standard deviation %s on %s",
     count_words(x$nobs, "row"), count_words(x$df, "identifiable parameter"),
@@ -189,6 +209,7 @@ convergence_words <- function(convergence) {
   method <- convergence$optimizer
   how <- if (length(method)) sprintf(" (%s)", method) else ""
   words <- switch(convergence$status,
+    degenerate = sprintf("DEGENERATE after %s over the data%s: %s", passes, how, convergence$message),
     converged = sprintf("Converged after %s over the data%s", passes, how),
     max_passes = sprintf("NOT CONVERGED: stopped after %s over the data%s, the limit", passes, how),
     stalled = sprintf("NOT CONVERGED: no further progress after %s over the data%s", passes, how),
@@ -199,11 +220,16 @@ convergence_words <- function(convergence) {
 }
 
 # "7 of 50 starts reached the best sum of squares; the second-best optimum is 1.2% higher."
-starts_words <- function(starts) {
+starts_words <- function(starts, likelihood = FALSE) {
   best <- sum(starts$reached_best)
-  words <- sprintf("%d of %s reached the best sum of squares", best, count_words(nrow(starts), "start"))
+  what <- if (likelihood) "log-likelihood" else "sum of squares"
+  words <- sprintf("%d of %s reached the best %s", best, count_words(nrow(starts), "start"), what)
   others <- starts$objective[!starts$reached_best & starts$status %in% "converged"]
   lowest <- min(starts$objective, na.rm = TRUE)
+  if (likelihood && length(others)) {
+    below <- (min(others) - min(starts$objective[starts$reached_best])) / 2
+    return(sprintf("%s; the second-best optimum is %s lower.", words, format(below, digits = 2L)))
+  }
   if (length(others) == 0L || lowest <= 0) return(paste0(words, "."))
   ratio <- min(others) / lowest
   how <- if (ratio < 2) {
@@ -247,6 +273,11 @@ fit_notes <- function(fit) {
     } else {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
+    if (length(found$spike)) spike_words(fit),
+    separated_response_words(fit),
+    about("Expert", setdiff(few_rows(fit), found$spike),
+          "has hardly more rows than parameters: a likelihood can have such maxima anywhere.",
+          "have hardly more rows than parameters: a likelihood can have such maxima anywhere."),
     about("Expert", found$expert_bound, "is on its bound, `bound_expert`.", "are on their bound, `bound_expert`."),
     if (isTRUE(found$nonunique)) nonunique_words(fit$convergence$certificate$null_directions),
     if (turns_freely(fit)) {
@@ -255,11 +286,37 @@ fit_notes <- function(fit) {
         "are determined, directions are one choice (see canonicalize)."
       )
     },
-    range_words(fit),
-    if (isTRUE(r_squared(fit) < 0)) {
+    if (!is_em(fit)) range_words(fit),
+    if (!is_em(fit) && isTRUE(r_squared(fit) < 0)) {
       "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."
     }
   )
+}
+
+# Experts with a dispersion of their own that explain few rows well: spurious maxima of the likelihood.
+few_rows <- function(fit) {
+  if (!is_em(fit) || fit$k < 2L || !identical(fit$dispersions, "free")) return(integer())
+  unname(which(fit$gate_mean * fit$nobs < 2 * (nrow(fit$experts) + 1L)))
+}
+
+# As in logistic regression, coefficients of experts that tell failures from successes exactly are infinite.
+separated_response_words <- function(fit) {
+  if (!is_em(fit) || fit$family$name != "binomial") return(NULL)
+  sure <- mean(pmin(fit$fitted.values, 1 - fit$fitted.values) < 1e-4)
+  if (sure < 0.5) return(NULL)
+  sprintf(
+    "Fitted probabilities of %.0f%% of the rows are 0 or 1: the response is separated, coefficients are at infinity.",
+    100 * sure
+  )
+}
+
+spike_words <- function(fit) {
+  gaussian <- fit$family$name == "gaussian"
+  about(if (gaussian) "Sigma of expert" else "Shape of expert", fit$diagnostics$spike,
+        paste("is at its", if (gaussian) "lower" else "upper", "bound: the likelihood grows without limit. Try",
+              "sigma = \"equal\" or fewer experts."),
+        paste("are at their", if (gaussian) "lower" else "upper", "bounds: the likelihood grows without limit. Try",
+              "sigma = \"equal\" or fewer experts."))
 }
 
 # Reasons that concern gates or experts stand in notes of their own.
@@ -304,7 +361,8 @@ print_line <- function(..., bullet = "") {
 }
 
 print_head <- function(x, digits) {
-  cat("Mixture-of-experts regression, least squares\n\nCall:\n")
+  how <- if (is_em(x)) sprintf("maximum likelihood, %s(%s)", x$family$name, x$family$link) else "least squares"
+  cat("Mixture-of-experts regression, ", how, "\n\nCall:\n", sep = "")
   cat(strwrap(deparse1(x$call), width = line_width(), exdent = 4L), sep = "\n")
   covariates <- function(names) count_words(length(names), "covariate")
   cat("\n")
@@ -350,13 +408,14 @@ print_residuals <- function(x, digits) {
   print(zapsmall(quartiles, digits + 1L), digits = digits)
 }
 
-print_certificate <- function(certificate, digits) {
+print_certificate <- function(certificate, digits, likelihood = FALSE) {
   if (length(certificate) == 0L) return(invisible())
   show <- function(value) format(value, digits = 2L)
   active <- certificate$active
   print_line(
-    "Another step would lower the sum of squares by ", show(certificate$predicted_decrease),
-    " residual variances; projected gradient ", show(certificate$projected_gradient),
+    "Another step would lower the ", if (likelihood) "deviance" else "sum of squares", " by ",
+    show(certificate$predicted_decrease), if (!likelihood) " residual variances", "; projected gradient ",
+    show(certificate$projected_gradient),
     ". Active constraints: ", if (length(active)) paste(active, collapse = ", ") else "none", ". Smallest curvature ",
     show(certificate$smallest_curvature), ". Flat directions: the gate's own ", certificate$gauge,
     if (certificate$null_directions) sprintf(" and %d more.", certificate$null_directions) else ", no others.",

@@ -1,7 +1,8 @@
 #' Responses simulated from a fitted mixture of experts
 #'
 #' Draws new responses for the rows of the fit: fitted value plus a Gaussian error with standard deviation
-#' `sigma(object)`, divided by the square root of the weight where there are weights.
+#' `sigma(object)`, divided by the square root of the weight where there are weights. For `method = "em"`, draws an
+#' expert by the gate, and a response of this expert.
 #'
 #' @param object A fit from [fit_cosine_moe()].
 #' @param nsim Number of draws, a whole number.
@@ -15,7 +16,8 @@
 #'
 #' @return A data frame with one row for each row of the fit and the columns `sim_1`, `sim_2`, ... The attribute
 #'   `seed` holds the seed, or the state of the generator before the draws, as for [stats::simulate()]. A fit without
-#'   residual degrees of freedom stops with a `cosmoe_error_input`.
+#'   residual degrees of freedom stops with a `cosmoe_error_input`. For a response `cbind(successes, failures)` each
+#'   column is such a matrix.
 #'
 #' @seealso [predict.cosine_moe()].
 #' @examples
@@ -27,17 +29,41 @@
 simulate.cosine_moe <- function(object, nsim = 1, seed = NULL, ...) {
   check_dots_empty(...)
   nsim <- check_count(nsim)
-  if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
   mean <- stats::fitted(object)
-  sd <- object$sigma
-  weights <- stats::weights(object)
-  if (!is.null(weights)) sd <- sd / sqrt(ifelse(weights > 0, weights, NA))
-  draw <- function(i) mean + sd * stats::rnorm(length(mean))
+  draw <- if (is_em(object)) likelihood_draws(object, parent.frame()) else gaussian_draws(object)
   before <- generator_state()
   draws <- with_seed(seed, stats::setNames(lapply(seq_len(nsim), draw), sprintf("sim_%d", seq_len(nsim))))
   rows <- if (is.null(names(mean))) seq_along(mean) else names(mean)
   draws <- structure(draws, class = "data.frame", row.names = rows)
   structure(draws, seed = if (is.null(seed)) before else structure(seed, kind = as.list(RNGkind())))
+}
+
+gaussian_draws <- function(object) {
+  if (!is.finite(object$sigma)) stop_input("object", I("one without any"), "a fit with residual degrees of freedom")
+  mean <- stats::fitted(object)
+  sd <- object$sigma
+  weights <- stats::weights(object)
+  if (!is.null(weights)) sd <- sd / sqrt(ifelse(weights > 0, weights, NA))
+  function(i) mean + sd * stats::rnorm(length(mean))
+}
+
+# An expert for each row from the gate, then a response of this expert.
+likelihood_draws <- function(object, env) {
+  data <- training_covariates(object, env)
+  values <- evaluate_model(object, data, object$control$threads)
+  check_unchanged(object, values$response)
+  n <- nrow(data$x)
+  below <- t(apply(values$gate, 1L, cumsum))
+  if (object$k == 1L) below <- matrix(1, n, 1L)
+  trials <- if (is.null(object$trials)) rep(1, n) else object$trials
+  function(i) {
+    expert <- pmin(1L + rowSums(stats::runif(n) > below), object$k)
+    mean <- values$expert[cbind(seq_len(n), expert)]
+    y <- draw_responses(object$family, trials, mean, object$dispersion[expert])
+    if (is.null(object$trials)) return(stats::naresid(object$na.action, as.double(y)))
+    pair <- cbind(successes = y, failures = trials - y)
+    stats::naresid(object$na.action, pair)
+  }
 }
 
 # The value of `code` after set.seed(seed), with the generator's state restored afterwards; without a seed, as it is.

@@ -21,10 +21,20 @@ start_sample <- function(rows, model) {
     perturbed_cosine = z / (norm + model$router$tau2)
   )
   raw <- unname(rows$x[use, , drop = FALSE])
-  list(
+  w <- if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
+  sample <- list(
     x = unname(unit(rows$x, rows$x_center, rows$x_scale)), raw = raw, z = unname(z), zeta = unname(zeta),
-    y = rows$y[use], w = if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
+    y = rows$y[use], w = w
   )
+  if (!is_likelihood(model)) return(sample)
+  # Experts are fitted to the response on the scale of their linear predictors.
+  sample$response <- sample$y
+  sample$y <- rows$target[use]
+  sample$w <- w * rows$target_weight[use]
+  sample$counts <- w
+  sample$offset <- if (is.null(rows$offset)) 0 else rows$offset[use]
+  sample$spread <- rows$spread
+  sample
 }
 
 # `count` starts of all kinds in turn.
@@ -42,7 +52,8 @@ draw_start <- function(kind, sample, model) {
   )
   gate <- if (is.null(part)) random_gate(sample, model) else gate_of_partition(part, sample, model)
   share <- if (is.null(part)) gate_shares(gate, sample) else outer(part, seq_len(model$k), "==") + 0.02
-  c(list(kind = kind), gate, list(eta = experts_of_shares(share, sample, model)))
+  eta <- feasible_experts(experts_of_shares(share, sample, model), sample, model)
+  c(list(kind = kind), gate, list(eta = eta, phi = start_dispersions(eta, share, sample, model)))
 }
 
 # k-means on covariates and response, each with a random weight.
@@ -224,7 +235,11 @@ split_starts <- function(par, sample, model, count) {
     eta[, pair] <- eta[, pair] + 0.3 * push * max(sqrt(mean(par$eta^2)), 1e-8) * opposite(nrow(eta)) *
       (if (exact) 0 else 1)
     b <- c(par$b, par$b[j]) - ifelse(seq_len(k + 1L) %in% pair, log(2), 0)
-    list(kind = "split", u = u, b = b, eta = eta)
+    phi <- if (isTRUE(model$dispersions > 1L)) c(par$phi, par$phi[j]) else par$phi
+    list(
+      kind = "split", u = u, b = b, eta = eta, phi = phi,
+      contained = if (exact && !isTRUE(par$thinned) && !isTRUE(par$degenerate)) par$objective
+    )
   })
 }
 
@@ -234,8 +249,11 @@ exchange_starts <- function(par, sample, model, count) {
   if (k < 2L) return(list())
   lapply(seq_len(count), function(i) {
     drop <- sample.int(k, 1L)
-    smaller <- list(u = par$u[, -drop, drop = FALSE], b = par$b[-drop], eta = par$eta[, -drop, drop = FALSE])
+    smaller <- list(
+      u = par$u[, -drop, drop = FALSE], b = par$b[-drop], eta = par$eta[, -drop, drop = FALSE],
+      phi = if (length(par$phi) > 1L) par$phi[-drop] else par$phi
+    )
     start <- split_starts(smaller, sample, model, k - 1L + sample.int(k - 1L, 1L))
-    c(list(kind = "exchange"), start[[length(start)]][c("u", "b", "eta")])
+    c(list(kind = "exchange"), start[[length(start)]][c("u", "b", "eta", "phi")])
   })
 }

@@ -41,6 +41,12 @@
 #' regression function that is far from right has the same signs, so the sandwich serves for moderate errors of the
 #' model.
 #'
+#' *Maximum likelihood.* For `method = "em"` the matrix is the inverse of the observed information, the exact Hessian of
+#' minus the log-likelihood in the identifiable directions, and has the logarithms of the dispersions behind the
+#' experts' parameters; the sandwich has the scores' cross product between two such inverses, without the factor.
+#' `estfun()`, `bread()` and the bootstrap are for least squares only. There are no standard errors for a solution at a
+#' bound of a dispersion, and for the reasons above except those that are signs of an expert too many.
+#'
 #' The data of the fit are needed again, as for [model.matrix()]; data that cannot be found stop with a
 #' `cosmoe_error_data`.
 #'
@@ -63,6 +69,7 @@
 vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), boot = NULL, R = 200, ...) {
   check_dots_empty(...)
   type <- check_choice(type, c("model", "sandwich", "bootstrap"))
+  if (type == "bootstrap") check_least_squares(object, "bootstrap_moe()")
   if (type == "bootstrap") return(vcov(bootstrap_of(object, boot, R)))
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
@@ -77,12 +84,17 @@ covariance <- function(fit, info, type = "model") {
   if (type == "model") return(named(info$variance * tcrossprod(info$maps$report %*% info$root)))
   root <- info$maps$report %*% info$root %*% solve(info$hessian)
   meat <- crossprod(info$root, score_product(info) %*% info$root)
-  named(fit$nobs / fit$df.residual * symmetric(root %*% tcrossprod(meat, root)))
+  factor <- if (is_em(fit)) 1 else fit$nobs / fit$df.residual
+  named(factor * symmetric(root %*% tcrossprod(meat, root)))
 }
 
 # sum w^2 r^2 J J', by the pass that gives sum w J J'.
 score_product <- function(info) {
   rows <- info$rows
+  if (is_likelihood(info$model)) {
+    if (!is.null(rows$w)) rows$w <- rows$w^2
+    return(core_call(core_objective(info$model, rows, info$par, 2L, info$threads))$normal)
+  }
   r <- rows$y - predict_working(info, take_rows(rows, seq_len(nrow(rows$x))), info$par)$f
   rows$w <- as.vector(if (is.null(rows$w)) r^2 else rows$w^2 * r^2)
   core_call(core_objective(info$model, rows, info$par, 2L, info$threads))$normal
@@ -93,6 +105,7 @@ score_product <- function(info) {
 #' @exportS3Method sandwich::estfun
 estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
+  check_least_squares(x, "estfun()")
   info <- information(x, parent.frame())
   rows <- info$rows
   weighted <- as.vector(x$residuals) * if (is.null(x$weights)) 1 else x$weights
@@ -107,6 +120,7 @@ estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
 #' @exportS3Method sandwich::bread
 bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
+  check_least_squares(x, "bread()")
   info <- information(x, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   names <- names(coef(x, "identifiable"))

@@ -11,7 +11,9 @@ for (file in c("common.R", "datasets.R", list.files(bench_folder, "^task_.*[.]R$
   source(file.path(bench_folder, file))
 }
 
-tasks <- list(pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi)
+tasks <- list(
+  pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em
+)
 unknown <- setdiff(chosen, names(tasks))
 if (length(unknown)) stop("unknown task: ", paste(unknown, collapse = ", "), call. = FALSE)
 

@@ -52,6 +52,8 @@ cosmoe::ModelSpec as_model(const Rcpp::List& model) {
     cosmoe::ModelSpec spec;
     spec.router = as_router(model["router"]);
     spec.k = static_cast<std::size_t>(Rcpp::as<int>(model["k"]));
+    spec.dispersions = static_cast<std::size_t>(field(model, "dispersions", 0));
+    spec.dispersion_bound = field(model, "dispersion_bound", spec.dispersion_bound);
     spec.expert.name = Rcpp::as<std::string>(expert["name"]);
     spec.expert.degree = field(expert, "degree", 1);
     spec.expert.hidden = static_cast<std::size_t>(field(expert, "hidden", 1));
@@ -84,13 +86,14 @@ cosmoe::Rows as_rows(const Rcpp::List& rows) {
         out.dz = static_cast<std::size_t>(z.ncol());
         if (static_cast<std::size_t>(z.nrow()) != out.n) throw cosmoe::InvalidArgument("x and z differ in rows");
     }
-    for (const char* name : {"y", "w"}) {
-        if (!present(name)) continue;
+    const auto column = [&](const char* name) -> const double* {
+        if (!present(name)) return nullptr;
         const Rcpp::NumericVector v(doubles(rows, name));
         if (static_cast<std::size_t>(v.size()) != out.n)
             throw cosmoe::InvalidArgument(std::string("x and ") + name + " differ in rows");
-        (name[0] == 'y' ? out.y : out.w) = v.begin();
-    }
+        return v.begin();
+    };
+    out.y = column("y"), out.w = column("w"), out.offset = column("offset"), out.trials = column("trials");
     out.x_center = vector_field(rows, "x_center");
     out.x_scale = vector_field(rows, "x_scale");
     out.z_center = vector_field(rows, "z_center");
@@ -99,7 +102,12 @@ cosmoe::Rows as_rows(const Rcpp::List& rows) {
 }
 
 cosmoe::Parameters as_parameters(const Rcpp::List& par) {
-    return {Rcpp::as<arma::mat>(par["u"]), Rcpp::as<arma::vec>(par["b"]), Rcpp::as<arma::mat>(par["eta"])};
+    return {Rcpp::as<arma::mat>(par["u"]), Rcpp::as<arma::vec>(par["b"]), Rcpp::as<arma::mat>(par["eta"]),
+            vector_field(par, "phi")};
+}
+
+cosmoe::FamilySpec as_family(const Rcpp::List& family) {
+    return {Rcpp::as<std::string>(family["name"]), Rcpp::as<std::string>(family["link"])};
 }
 
 cosmoe::Atoms as_atoms(const Rcpp::List& measure) {

@@ -1,4 +1,5 @@
 #include "bind_convert.h"
+#include "regression/em.h"
 
 namespace {
 
@@ -11,8 +12,7 @@ const char* status_name(cosmoe::Status status) {
     }
 }
 
-cosmoe::FitSettings as_settings(const Rcpp::List& control) {
-    cosmoe::FitSettings settings;
+void read_settings(const Rcpp::List& control, cosmoe::FitSettings& settings) {
     settings.optimizer = Rcpp::as<std::string>(control["optimizer"]);
     settings.max_passes = Rcpp::as<int>(control["max_passes"]);
     settings.tolerance = Rcpp::as<double>(control["tolerance"]);
@@ -27,19 +27,39 @@ cosmoe::FitSettings as_settings(const Rcpp::List& control) {
             settings.order.push_back(std::move(rows));
         }
     }
-    return settings;
 }
 
 Rcpp::List wrap_parameters(const cosmoe::Parameters& par) {
-    return Rcpp::List::create(Rcpp::Named("u") = par.u,
-                              Rcpp::Named("b") = Rcpp::NumericVector(par.b.begin(), par.b.end()),
-                              Rcpp::Named("eta") = par.eta);
+    return Rcpp::List::create(
+        Rcpp::Named("u") = par.u, Rcpp::Named("b") = Rcpp::NumericVector(par.b.begin(), par.b.end()),
+        Rcpp::Named("eta") = par.eta, Rcpp::Named("phi") = Rcpp::NumericVector(par.phi.begin(), par.phi.end()));
 }
 
 // As R counts.
 Rcpp::IntegerVector numbers(const std::vector<std::size_t>& index) {
     Rcpp::IntegerVector out;
     for (const std::size_t i : index) out.push_back(static_cast<int>(i) + 1);
+    return out;
+}
+
+// The objective is twice the minimised value: sum w r^2, or minus twice the log likelihood.
+Rcpp::List wrap_fit(const cosmoe::Model& model, const cosmoe::Fit& fit) {
+    Rcpp::List out = wrap_parameters(cosmoe::unpack(model.layout, fit.theta));
+    const cosmoe::Certificate& c = fit.certificate;
+    out["objective"] = 2 * fit.value;
+    out["passes"] = fit.passes;
+    out["status"] = status_name(fit.status);
+    out["message"] = fit.message;
+    out["certificate"] = Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
+                                            Rcpp::Named("predicted_decrease") = c.predicted_decrease,
+                                            Rcpp::Named("active_gates") = numbers(fit.active_gates),
+                                            Rcpp::Named("active_experts") = numbers(fit.active_experts),
+                                            Rcpp::Named("active_dispersions") = numbers(fit.active_dispersions),
+                                            Rcpp::Named("smallest_curvature") = c.smallest_curvature,
+                                            Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
+                                            Rcpp::Named("rank") = static_cast<int>(c.rank),
+                                            Rcpp::Named("gauge") = static_cast<int>(c.gauge));
+    out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
     return out;
 }
 
@@ -50,25 +70,18 @@ Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp:
                     const Rcpp::List& control) {
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
+    const arma::vec theta = cosmoe::pack(built.layout, bind::as_parameters(start));
     const cosmoe::Hooks hooks = bind::interrupt_hooks();
-    const cosmoe::Fit fit = cosmoe::fit_least_squares(
-        built, data, cosmoe::pack(built.layout, bind::as_parameters(start)), as_settings(control), hooks);
-    Rcpp::List out = wrap_parameters(cosmoe::unpack(built.layout, fit.theta));
-    const cosmoe::Certificate& c = fit.certificate;
-    out["objective"] = 2 * fit.value;
-    out["passes"] = fit.passes;
-    out["status"] = status_name(fit.status);
-    out["message"] = fit.message;
-    out["certificate"] = Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
-                                            Rcpp::Named("predicted_decrease") = c.predicted_decrease,
-                                            Rcpp::Named("active_gates") = numbers(fit.active_gates),
-                                            Rcpp::Named("active_experts") = numbers(fit.active_experts),
-                                            Rcpp::Named("smallest_curvature") = c.smallest_curvature,
-                                            Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
-                                            Rcpp::Named("rank") = static_cast<int>(c.rank),
-                                            Rcpp::Named("gauge") = static_cast<int>(c.gauge));
-    out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
-    return out;
+    if (!model.containsElementNamed("family")) {
+        cosmoe::FitSettings settings;
+        read_settings(control, settings);
+        return wrap_fit(built, cosmoe::fit_least_squares(built, data, theta, settings, hooks));
+    }
+    cosmoe::EmSettings settings;
+    read_settings(control, settings);
+    settings.hybrid = Rcpp::as<bool>(control["hybrid"]);
+    const auto family = cosmoe::make_family(bind::as_family(model["family"]));
+    return wrap_fit(built, cosmoe::fit_likelihood(built, *family, data, theta, settings, hooks));
 }
 
 // [[Rcpp::export]]
@@ -77,7 +90,12 @@ Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
     const cosmoe::Hooks hooks = bind::interrupt_hooks();
-    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    const auto family =
+        model.containsElementNamed("family") ? cosmoe::make_family(bind::as_family(model["family"])) : nullptr;
+    const auto likelihood = family ? std::make_unique<cosmoe::LikelihoodCriterion>(*family) : nullptr;
+    const cosmoe::Criterion& criterion =
+        likelihood ? static_cast<const cosmoe::Criterion&>(*likelihood) : cosmoe::least_squares_criterion();
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks, criterion);
     const cosmoe::Evaluation e =
         pass.evaluate(cosmoe::pack(built.layout, bind::as_parameters(par)), static_cast<cosmoe::Order>(order));
     Rcpp::List out = Rcpp::List::create(Rcpp::Named("value") = e.value);

@@ -37,7 +37,7 @@ test_that("bad arguments of the fit are named", {
     refusal(fit(standardize = NA))
     refusal(fit(standardize = "yes"))
     refusal(fit(model = 1))
-    refusal(fit(method = "em"))
+    refusal(fit(method = "ml"))
     refusal(fit(control = list(starts = 3)))
     refusal(fit(control = list(3)))
     refusal(fit(control = list(threads = 0)))

@@ -62,6 +62,17 @@ expect_unfinished <- function(result, label) {
   testthat::expect_true(is.finite(result$sse), label = label)
 }
 
+test_that("a fit by maximum likelihood hands back the best so far, whatever it was at", {
+  skip_without_signals()
+  for (delay in c(0.05, 0.4, 1.5, 4)) {
+    result <- interrupted_fit(
+      "method = 'em', router = 'linear', control = list(on_interrupt = 'return', n_starts = 8)", delay, 2e4
+    )
+    if ("cosmoe_error_interrupt" %in% result$class) next # before there was anything
+    expect_unfinished(result, paste("delay", delay))
+  }
+})
+
 test_that("an interrupt stops a fit within a second with an error of its own class", {
   skip_without_signals()
   result <- interrupted_fit("start = start, control = list(tolerance = 1e-12, max_passes = 1e5)", delay = 0.7)

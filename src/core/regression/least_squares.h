@@ -1,8 +1,7 @@
 // Least squares: from a start to a solution with its certificate.
 #pragma once
 
-#include "regression/pass.h"
-#include "solver/certificate.h"
+#include "regression/model_objective.h"
 
 namespace cosmoe {
 
@@ -17,15 +16,7 @@ struct FitSettings {
     std::vector<std::vector<std::size_t>> order;
 };
 
-struct Fit : SolverResult {  // value is sum w (y - f)^2 / 2
-    Certificate certificate;
-    std::vector<std::size_t> active_gates, active_experts;  // whose bounds bind
-};
-
 Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& start, const FitSettings& settings,
                       const Hooks& hooks);
-
-// The number of parameters that can be told apart: without the gauge, and without norms on spheres.
-double identifiable_parameters(const Model& model);
 
 }  // namespace cosmoe

@@ -8,14 +8,15 @@
 namespace cosmoe {
 
 struct Parameters {
-    arma::mat u;    // dz x k
-    arma::vec b;    // k
-    arma::mat eta;  // q x k
+    arma::mat u;         // dz x k
+    arma::vec b;         // k
+    arma::mat eta;       // q x k
+    arma::vec phi = {};  // logarithms of dispersions: none, one or k
 };
 
 inline arma::vec pack(const Layout& layout, const Parameters& par) {
     if (par.u.n_rows != layout.dz() || par.u.n_cols != layout.k() || par.b.n_elem != layout.k() ||
-        par.eta.n_rows != layout.q() || par.eta.n_cols != layout.k())
+        par.eta.n_rows != layout.q() || par.eta.n_cols != layout.k() || par.phi.n_elem != layout.dispersions())
         throw InvalidArgument("parameters do not have the shape of the model");
     arma::vec theta(layout.size());
     for (std::size_t m = 0; m < layout.k(); ++m) {
@@ -23,16 +24,19 @@ inline arma::vec pack(const Layout& layout, const Parameters& par) {
         theta[layout.bias(m)] = par.b[m];
         for (std::size_t j = 0; j < layout.q(); ++j) theta[layout.eta(m) + j] = par.eta(j, m);
     }
+    for (std::size_t m = 0; m < layout.dispersions(); ++m) theta[layout.eta(layout.k()) + m] = par.phi[m];
     return theta;
 }
 
 inline Parameters unpack(const Layout& layout, const arma::vec& theta) {
-    Parameters par{arma::mat(layout.dz(), layout.k()), arma::vec(layout.k()), arma::mat(layout.q(), layout.k())};
+    Parameters par{arma::mat(layout.dz(), layout.k()), arma::vec(layout.k()), arma::mat(layout.q(), layout.k()),
+                   arma::vec(layout.dispersions())};
     for (std::size_t m = 0; m < layout.k(); ++m) {
         for (std::size_t j = 0; j < layout.dz(); ++j) par.u(j, m) = theta[layout.gate(m) + j];
         par.b[m] = theta[layout.bias(m)];
         for (std::size_t j = 0; j < layout.q(); ++j) par.eta(j, m) = theta[layout.eta(m) + j];
     }
+    for (std::size_t m = 0; m < layout.dispersions(); ++m) par.phi[m] = theta[layout.eta(layout.k()) + m];
     return par;
 }
 

@@ -9,6 +9,7 @@
 #include "common/hooks.h"
 #include "expert/expert.h"
 #include "gate/router.h"
+#include "regression/criterion.h"
 #include "regression/layout.h"
 #include "regression/rows.h"
 #include "solver/objective.h"
@@ -19,6 +20,8 @@ struct ModelSpec {
     RouterSpec router;
     ExpertSpec expert;
     std::size_t k = 2;
+    std::size_t dispersions = 0;   // 0, 1 or k
+    double dispersion_bound = 10;  // of the logarithms' absolute values
 };
 
 struct Model {
@@ -38,31 +41,33 @@ struct Prediction {
     double* logit = nullptr;
 };
 
+const Criterion& least_squares_criterion();
+
 class Pass {
   public:
-    Pass(const Model& model, const Rows& rows, std::size_t threads, const Hooks& hooks);
+    // The criterion must outlive the pass; least squares by default.
+    Pass(const Model& model, const Rows& rows, std::size_t threads, const Hooks& hooks,
+         const Criterion& criterion = least_squares_criterion());
 
-    // sum w (y - f)^2 / 2 and derivatives, over all rows or over rows index[0], ..., index[count - 1].
+    // The criterion and derivatives, over all rows or over rows index[0], ..., index[count - 1].
     Evaluation evaluate(const arma::vec& theta, Order order) const { return evaluate(theta, order, nullptr, rows_.n); }
     Evaluation evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const;
 
     void predict(const arma::vec& theta, const Prediction& out) const;
 
-    // df/dtheta for every row: n x parameters, column major.
+    // The rows' derivatives in theta, df/dtheta for least squares, minus the scores for a likelihood: added to n x
+    // parameters numbers, column major.
     void jacobian(const arma::vec& theta, double* out) const;
 
-    ~Pass();
-
   private:
-    struct Group;      // pairs of predictors over the same two feature sets
-    struct Workspace;  // a thread's block
-    struct Sums;       // a chunk's totals
+    struct Sums;  // a chunk's totals
+    Block new_block() const;
     void forward(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta,
-                 int derivatives, Workspace& work) const;
+                 int derivatives, Block& block) const;
+    void load_rows(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const;
     void add_block(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Order order,
-                   Workspace& work, Sums& sums) const;
-    void add_group(const Group& group, Order order, Workspace& work, std::vector<double>& sums) const;
-    void pair_coefficients(const Group& group, Order order, Workspace& work) const;
+                   Block& block, Sums& sums) const;
+    void add_group(const PairGroup& group, Order order, Block& block, std::vector<double>& sums) const;
     arma::mat unpack(const Sums& sums, std::size_t slice) const;
     arma::vec unpack_gradient(const double* sums) const;
     template <class Task>
@@ -72,7 +77,9 @@ class Pass {
     const Rows& rows_;
     std::size_t threads_;
     const Hooks& hooks_;
-    std::vector<Group> groups_;
+    const Criterion& criterion_;
+    std::vector<PairGroup> groups_;
+    std::size_t most_pairs_ = 1;
 };
 
 }  // namespace cosmoe

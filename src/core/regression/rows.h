@@ -17,6 +17,8 @@ struct Rows {
     std::size_t dz = 0;
     const double* y = nullptr;                       // null when only predicting
     const double* w = nullptr;                       // null: all ones
+    const double* offset = nullptr;                  // of a likelihood's linear predictors; null: zeros
+    const double* trials = nullptr;                  // of a binomial response, which is a share; null: ones
     arma::vec x_center, x_scale, z_center, z_scale;  // empty: 0 and 1
 };
 

@@ -28,7 +28,7 @@ Certificate certify(const Evaluation& at, const SolverResult& result, const Cons
                     const arma::mat& gauge, const Settings& settings) {
     Certificate out;
     const arma::vec& theta = result.theta;
-    const double residual_norm = std::sqrt(2 * at.value);
+    const double residual_norm = settings.full_step(at.value);
     const arma::vec scale = natural_scale(at, constraints);
 
     Constraints surfaces;
@@ -93,7 +93,7 @@ Certificate certify(const Evaluation& at, const SolverResult& result, const Cons
     if (arma::eig_sym(values, normal % (inverse * inverse.t()))) out.rank = arma::accu(values > 1e-14);
     const double radius = std::max(std::min(residual_norm, result.reach), 1e-150);
     const Step step = solve_step(model.hessian(), model.gradient(), model.scale(scale), radius, model.balls());
-    const double variance = 2 * at.value / settings.residual_df;
+    const double variance = 2 * settings.unit(at.value);
     if (step.ok) out.predicted_decrease = variance > 0 ? 2 * step.predicted / variance : 0;
     return out;
 }

@@ -16,20 +16,32 @@ enum class Status { converged, max_passes, stalled, interrupted };
 
 struct Settings {
     int max_passes = 500;
-    double tolerance = 1e-6;   // converged when the predicted decrease of 2 F falls below tolerance * residual variance
-    double residual_df = 1;    // 2 F / residual_df estimates the residual variance
-    double response_norm = 0;  // root mean square of the response, for the size of rounding errors
-    double total = 1;          // F of the best constant; NLopt's fixed tolerances need an objective near 1
+    double tolerance = 1e-6;  // converged when the predicted decrease falls below this fraction of twice the unit
+    // F is a sum of squares over two, or minus a log likelihood.
+    bool likelihood = false;
+    double residual_df = 1;    // squares: 2 F / residual_df estimates the residual variance
+    double response_norm = 0;  // squares: root mean square of the response, for the size of rounding errors
+    double weight = 1;         // likelihood: sum of the weights
+    double total = 1;          // F of a trivial model; NLopt's fixed tolerances need an objective near 1
 
-    // Changes of F below this are rounding: errors of eps |y| in each residual, independent of each other.
+    // The decrease of F that the data can just tell: half a residual variance, or half a unit of log likelihood.
+    double unit(double value) const { return likelihood ? 0.5 : value / residual_df; }
+
+    // The length of a step that changes everything, in the metric of the normal matrix: the residuals' norm, or a
+    // change of each row's log likelihood by one.
+    double full_step(double value) const { return std::sqrt(likelihood ? weight : 2 * value); }
+
+    // Changes of F below this are rounding: errors of eps |y| in each residual, or of eps in each row's log
+    // likelihood, independent of each other.
     double rounding(double value) const {
         const double eps = std::numeric_limits<double>::epsilon();
+        if (likelihood) return 4 * eps * (std::abs(value) + weight);
         return 4 * eps *
                (std::sqrt(2 * value) * response_norm + value + eps * response_norm * response_norm * residual_df);
     }
 
     // A solution has been reached when no step promises more than this.
-    double enough(double value) const { return std::max(tolerance * value / residual_df, rounding(value)); }
+    double enough(double value) const { return std::max(tolerance * unit(value), rounding(value)); }
 };
 
 struct SolverResult {

@@ -34,7 +34,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             out.message = "the objective is not finite at the start";
             return out;
         }
-        radius = std::sqrt(2 * here.value);
+        radius = settings.full_step(here.value);
         for (;;) {
             if (hooks.stop_requested()) throw Interrupted();
             update_scale(here.normal, constraints, scale);
@@ -49,7 +49,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             // Converged when the exact model promises nothing, even to a move as long as the residuals: then the way to
             // a minimum is flat, however far it is. Scales are judged afresh: what was steep on the way may be flat
             // here.
-            const double residual_norm = std::sqrt(2 * here.value);
+            const double residual_norm = settings.full_step(here.value);
             const arma::vec fresh = natural_scale(here, constraints);
             Step wide;  // that move, once it has been asked for
             const auto promises_nothing = [&]() {

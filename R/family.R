@@ -1,0 +1,167 @@
+# Response distributions of maximum likelihood fits: f(y | mean, dispersion), the dispersion being the Gaussian's sigma
+# or the Gamma distribution's shape. A family is plain data, list(name, link). A binomial y is a share of `trials`.
+
+links_of_families <- list(
+  gaussian = c("identity", "log", "inverse"), binomial = c("logit", "probit", "cloglog"),
+  poisson = c("log", "identity", "sqrt"), Gamma = c("inverse", "log", "identity")
+)
+
+# From what glm() takes: a family, a function that makes one, or its name.
+as_family <- function(family, argument = "family") {
+  expected <- "gaussian(), binomial(), poisson() or Gamma(), with one of the links in ?fit_cosine_moe"
+  given <- family
+  if (is.character(family) && length(family) == 1L && family %in% names(links_of_families)) {
+    family <- get(family, envir = asNamespace("stats"), mode = "function")
+  }
+  if (is.function(family)) family <- tryCatch(family(), error = function(e) NULL)
+  if (!inherits(family, "family")) stop_input(argument, given, expected)
+  links <- links_of_families[[family$family]]
+  if (!family$link %in% links) stop_input(argument, I(sprintf("%s(%s)", family$family, family$link)), expected)
+  list(name = family$family, link = family$link)
+}
+
+# What a fit maximises: a family, and how its dispersions are shared ("free", "equal", "none"); NULL for least squares.
+as_likelihood <- function(method, family, sigma) {
+  choices <- c("free", "equal")
+  given <- !identical(sigma, choices)
+  sigma <- check_choice(sigma, choices)
+  family <- as_family(family)
+  if (method == "ls") {
+    if (!identical(family, as_family("gaussian"))) {
+      stop_input("family", I(sprintf("%s(%s)", family$name, family$link)), "left out unless `method = \"em\"`")
+    }
+    if (given) stop_input("sigma", sigma, "left out unless `method = \"em\"`")
+    return(NULL)
+  }
+  dispersed <- family$name %in% c("gaussian", "Gamma")
+  if (given && !dispersed) stop_input("sigma", sigma, "left out: only the Gaussian and Gamma families have dispersions")
+  list(family = family, dispersions = if (dispersed) sigma else "none")
+}
+
+dispersion_count <- function(likelihood, k) {
+  if (is.null(likelihood)) return(0L)
+  switch(likelihood$dispersions, none = 0L, equal = 1L, free = as.integer(k))
+}
+
+dispersion_name <- function(family) if (family$name == "gaussian") "sigma" else "shape"
+
+# An identity link may be scaled together with the response.
+is_scalable <- function(family) family$name == "gaussian" && family$link == "identity"
+
+mean_of_link <- function(family, eta) {
+  mean <- stats::make.link(family$link)$linkinv(eta)
+  if (is.null(dim(eta))) mean else array(mean, dim(eta), dimnames(eta))
+}
+
+# Link of the response moved away from where it is infinite, as glm() begins, and the working weights there.
+linearised_response <- function(family, y, trials) {
+  size <- max(mean(abs(y)), 1e-300)
+  mean <- switch(family$name,
+    binomial = (trials * y + 0.5) / (trials + 1),
+    poisson = y + 0.1,
+    gaussian = switch(family$link,
+      identity = y,
+      log = pmax(y, 0.01 * size),
+      inverse = ifelse(y < 0, -1, 1) * pmax(abs(y), 0.1 * size)
+    ),
+    y
+  )
+  link <- stats::make.link(family$link)
+  eta <- link$linkfun(mean)
+  list(eta = eta, weight = trials * link$mu.eta(eta)^2 / response_variance(family, mean, 1))
+}
+
+# Of one trial for the binomial family, dispersion sigma or shape.
+response_variance <- function(family, mean, dispersion) {
+  switch(family$name,
+    gaussian = dispersion^2 + 0 * mean, poisson = mean, binomial = mean * (1 - mean), Gamma = mean^2 / dispersion
+  )
+}
+
+# ---- distributions: `mean` is an n x k matrix, `dispersion` NULL or of length k -------------------------------------
+
+per_row <- function(dispersion, mean) if (is.null(dispersion)) NULL else rep(dispersion, each = nrow(mean))
+
+log_density <- function(family, y, trials, mean, dispersion) {
+  spread <- per_row(dispersion, mean)
+  value <- suppressWarnings(switch(family$name,
+    gaussian = stats::dnorm(y, mean, spread, log = TRUE),
+    poisson = stats::dpois(y, mean, log = TRUE),
+    binomial = stats::dbinom(round(y * trials), trials, mean, log = TRUE),
+    Gamma = stats::dgamma(y, spread, scale = mean / spread, log = TRUE)
+  ))
+  value[is.nan(value)] <- -Inf
+  array(value, dim(mean))
+}
+
+distribution <- function(family, y, trials, mean, dispersion) {
+  spread <- per_row(dispersion, mean)
+  array(switch(family$name,
+    gaussian = stats::pnorm(y, mean, spread),
+    poisson = stats::ppois(y, mean),
+    binomial = stats::pbinom(round(y * trials), trials, mean),
+    Gamma = stats::pgamma(y, spread, scale = mean / spread)
+  ), dim(mean))
+}
+
+# Quantiles of each expert; of the number of successes for the binomial family.
+expert_quantiles <- function(family, p, trials, mean, dispersion) {
+  spread <- per_row(dispersion, mean)
+  array(switch(family$name,
+    gaussian = stats::qnorm(p, mean, spread),
+    poisson = stats::qpois(p, mean),
+    binomial = stats::qbinom(p, trials, mean),
+    Gamma = stats::qgamma(p, spread, scale = mean / spread)
+  ), dim(mean))
+}
+
+# One response for each mean; the number of successes for the binomial family.
+draw_responses <- function(family, trials, mean, dispersion) {
+  n <- length(mean)
+  switch(family$name,
+    gaussian = stats::rnorm(n, mean, dispersion),
+    poisson = stats::rpois(n, mean),
+    binomial = stats::rbinom(n, trials, mean),
+    Gamma = stats::rgamma(n, dispersion, scale = mean / dispersion)
+  )
+}
+
+# ---- responses -------------------------------------------------------------------------------------------------------
+
+# list(y, trials) from a response as glm() takes it; trials are NULL where all are one.
+read_response <- function(value, n, what, likelihood = NULL) {
+  if (is.null(likelihood) || likelihood$family$name != "binomial") return(list(y = as_row_values(value, n, what)))
+  if (is.factor(value) && nlevels(value) != 2L) {
+    stop_data(what, " must be a factor of two levels, not ", nlevels(value), ".")
+  }
+  levels <- levels(value)
+  if (is.factor(value)) value <- value != levels(value)[1L]
+  if (is.logical(value)) value <- as.double(value)
+  if (!is.matrix(value) || ncol(value) != 2L) return(list(y = as_row_values(value, n, what), levels = levels))
+  successes <- as_row_values(value[, 1L], n, what)
+  trials <- successes + as_row_values(value[, 2L], n, what)
+  check_finite_values(trials, what)
+  check_whole(value, what)
+  list(y = ifelse(trials > 0, successes / trials, 0), trials = trials)
+}
+
+# Whether the family can have such responses.
+check_family_response <- function(data, likelihood) {
+  what <- response_words(data$names$y)
+  y <- data$y
+  switch(likelihood$family$name,
+    poisson = check_whole(y, what),
+    Gamma = if (any(y <= 0)) stop_data(what, " must be positive for the Gamma family: ", row_words(y <= 0), "."),
+    binomial = if (is.null(data$trials) && !all(y %in% 0:1)) {
+      stop_data(
+        what, " must be 0 or 1, logical, a factor of two levels, or cbind(successes, failures) for the binomial ",
+        "family: ", row_words(!y %in% 0:1), "."
+      )
+    }
+  )
+}
+
+check_whole <- function(value, what) {
+  bad <- as.matrix(value < 0 | abs(value - round(value)) > 1e-8 * pmax(1, abs(value)))
+  if (any(bad)) stop_data(what, " must hold counts, whole numbers of at least 0: ", row_words(rowSums(bad) > 0), ".")
+}

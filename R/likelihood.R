@@ -1,0 +1,137 @@
+# The likelihood of a mixture in working coordinates: what maximum likelihood adds to the rows, the model and the starts
+# of a least squares fit.
+
+is_likelihood <- function(model) !is.null(model$family)
+
+# The least coefficient of variation of an expert's errors, relative to the response's spread: a Gaussian mixture has no
+# maximum, since an expert may pass through a few points exactly with sigma -> 0.
+least_spread <- 1e-3
+
+# Adds to rows: offset, trials; target and target_weight, the response on the scale of the linear predictors (starts);
+# shift, of the objective by the unit of the response; spike, the dispersion parameter at which an expert degenerates,
+# and its bound.
+likelihood_rows <- function(rows, data, likelihood) {
+  family <- likelihood$family
+  trials <- if (is.null(data$trials)) rep(1, length(data$y)) else data$trials
+  near <- linearised_response(family, rows$y, trials)
+  w <- if (is.null(rows$w)) rep(1, length(rows$y)) else rows$w
+  rows$offset <- if (!is.null(data$offset)) data$offset / rows$y_scale
+  rows$trials <- data$trials
+  rows$target <- near$eta - if (is.null(rows$offset)) 0 else rows$offset
+  rows$target_weight <- near$weight
+  rows$shift <- 2 * sum(w) * log(rows$y_scale)
+  spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
+  rows$spread <- column_scales(cbind(spread), data$w)$scale
+  rows$spike <- if (family$name == "gaussian") log(least_spread * rows$spread) else -2 * log(least_spread)
+  rows$dispersion_bound <- max(abs(rows$spike), 2 * abs(log(rows$spread)) + 1)
+  rows
+}
+
+# Adds to the model what the bridge needs for a likelihood.
+likelihood_model <- function(model, likelihood, rows) {
+  if (is.null(likelihood)) return(model)
+  c(model, list(
+    family = likelihood$family,
+    dispersions = dispersion_count(likelihood, model$k), dispersion_bound = rows$dispersion_bound
+  ))
+}
+
+# Which dispersions are at the bound that keeps the likelihood finite.
+spikes <- function(phi, model, rows) {
+  if (!is_likelihood(model) || length(phi) == 0L) return(integer())
+  which(if (model$family$name == "gaussian") phi < rows$spike + 1e-4 else phi > rows$spike - 1e-4)
+}
+
+# -2 log likelihood or sum of squares in the user's units.
+user_objective <- function(objective, rows) {
+  (if (is.null(rows$shift)) objective * rows$y_scale^2 else objective + rows$shift) * rows$w_scale
+}
+
+# Dispersion parameters from the residuals of the experts of a start, rows weighted by `share`; not so small that the
+# start is a spike.
+start_dispersions <- function(eta, share, sample, model) {
+  if (!is_likelihood(model) || model$dispersions == 0L) return(numeric())
+  gaussian <- model$family$name == "gaussian"
+  at <- core_call(core_predict(
+    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z),
+    list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)), eta = eta), 1L
+  ))
+  mean <- mean_of_link(model$family, at$expert + sample$offset)
+  square <- (sample$response - mean)^2 / if (gaussian) sample$spread^2 else mean^2
+  square[!is.finite(square)] <- 1
+  weight <- sample$counts * share
+  square <- if (model$dispersions == 1L) {
+    sum(weight * square) / sum(weight)
+  } else {
+    colSums(weight * square) / pmax(colSums(weight), 1e-300)
+  }
+  square <- pmin(pmax(square, 4e-4), 1e4)
+  if (gaussian) log(square) / 2 + log(sample$spread) else -log(square)
+}
+
+# Linear experts of families whose predictors must be positive are flattened until they are.
+feasible_experts <- function(eta, sample, model) {
+  family <- model$family
+  restricted <- is_likelihood(model) && model$expert$name == "linear" && family$name %in% c("poisson", "Gamma") &&
+    family$link %in% c("identity", "inverse")
+  if (!restricted) return(eta)
+  x <- cbind(sample$x, 1)
+  level <- max(sum(sample$w * sample$y) / sum(sample$w), 1e-8)
+  flat <- c(numeric(ncol(x) - 1L), level)
+  for (j in seq_len(ncol(eta))) {
+    own <- eta[, j]
+    for (share in c(1, 0.7, 0.5, 0.3, 0.1, 0)) {
+      eta[, j] <- share * own + (1 - share) * flat
+      if (min(x %*% eta[, j] + sample$offset) > 0.05 * level) break
+    }
+  }
+  eta
+}
+
+# Solutions of the models that this one contains, each found by a shorter search, as starts: one dispersion for all, and
+# a gate without covariates. `starts` are the fit's own with one expert less, split.
+contained_starts <- function(search, sample, starts) {
+  model <- search$model
+  if (!is_likelihood(model) || model$k < 2L || search$control$optimizer == "sgd") return(list())
+  c(
+    if (model$dispersions > 1L) contained_search(search, sample, starts, "equal dispersion", equal = TRUE),
+    if (ncol(sample$z) > 0L && !is_sparse(model)) {
+      contained_search(search, sample, starts, "constant gate", constant_gate = TRUE)
+    }
+  )
+}
+
+contained_search <- function(search, sample, starts, kind, equal = FALSE, constant_gate = FALSE) {
+  if (isTRUE(search$state$interrupted)) return(list())
+  control <- search$control
+  k <- search$model$k
+  full <- search
+  d <- ncol(sample$z)
+  if (equal) search$model$dispersions <- 1L
+  if (constant_gate) {
+    search$rows$z <- matrix(0, nrow(search$rows$x), 0L)
+    search$rows[c("z_center", "z_scale")] <- NULL
+    search$model$router <- core_model(router_linear(), expert_constant(), k)$router
+  }
+  fit_to <- function(start) {
+    if (constant_gate) start$u <- matrix(0, 0L, k)
+    if (search$model$dispersions == 1L) start$phi <- mean(start$phi)
+    start
+  }
+  count <- max(k, control$n_starts %/% 4L)
+  starts <- c(begin_starts(sample, full$model, count), utils::head(starts, k - 1L))
+  few <- thinned_search(search)
+  # The contained model is not what an interrupt should hand back.
+  few$state <- search$state <- new.env()
+  runs <- run_starts(few, lapply(starts, fit_to), control$short_passes)
+  runs <- continue_runs(few, runs, min(4L, control$n_long), control$max_passes)
+  full$state$interrupted <- search$state$interrupted
+  best <- runs[[best_run(runs)]]
+  if (!is.finite(best$objective)) return(list())
+  u <- best$u
+  if (constant_gate) u <- matrix(if (full$model$router$name == "cosine") full$model$router$scale / sqrt(d) else 0, d, k)
+  list(list(
+    kind = kind, u = u, b = best$b, eta = best$eta, phi = rep_len(best$phi, full$model$dispersions),
+    contained = if (!isTRUE(few$thinned) && !isTRUE(best$degenerate)) best$objective
+  ))
+}

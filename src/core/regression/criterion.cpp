@@ -1,0 +1,61 @@
+#include "regression/criterion.h"
+
+#include "common/kernels.h"
+
+namespace cosmoe {
+
+// slope = df/dpredictor; weighted = -w r df/dpredictor; the one column of terms is -w r.
+double LeastSquaresCriterion::add_rows(const Layout& layout, const arma::vec&, int derivatives, Block& block) const {
+    const std::size_t k = layout.k(), n = block.n, own = block.predictors;
+    const double *f = block.f.col(0), *w = block.w.col(0), *y = block.y.col(0);
+    double* minus_wr = block.terms.col(0);
+    double value = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        const double r = w[i] > 0 ? y[i] - f[i] : 0.0;
+        minus_wr[i] = -w[i] * r;
+        value += 0.5 * w[i] * r * r;
+    }
+    if (derivatives < 1) return value;
+    for (std::size_t m = 0; m < k; ++m) {
+        const double *p = block.p.col(m), *h = block.h.col(m);
+        double* slope = block.slope.col(m);
+        for (std::size_t i = 0; i < n; ++i) slope[i] = p[i] > 0 ? p[i] * (h[i] - f[i]) : 0.0;
+        for (std::size_t a = 0; a < own; ++a)
+            kernel::multiply(p, block.d1(m, a), n, block.slope.col(layout.predictor(m, a)));
+    }
+    for (std::size_t s = 0; s < layout.predictors().size(); ++s)
+        kernel::multiply(minus_wr, block.slope.col(s), n, block.weighted.col(s));
+    return value;
+}
+
+// w g_s g_t, and for the exact Hessian w (g_s g_t - r d2f/ds dt), with
+//   d2f/dl_k dl_m   = [k = m] c_k - p_m c_k - p_k c_m,   c_k = df/dl_k = p_k (h_k - f)
+//   d2f/dl_m ds_k   = ([k = m] - p_m) g_k                g_k = df/ds_k = p_k dh_k/ds
+//   d2f/ds_k dt_k   = p_k d2h_k/ds dt
+void LeastSquaresCriterion::pair(const Layout& layout, const PairGroup& group, std::size_t j, const Block& block,
+                                 double* normal, double* exact) const {
+    const auto [s, t] = group.pairs[j];
+    const Predictor &ps = layout.predictors()[s], &pt = layout.predictors()[t];
+    const double *gs = block.slope.col(s), *gt = block.slope.col(t);
+    const double *w = block.w.col(0), *minus_wr = block.terms.col(0);
+    const std::size_t n = block.n;
+    kernel::multiply3(w, gs, gt, n, normal);
+    if (!exact) return;
+    std::copy_n(normal, n, exact);
+    if (group.first == Features::gate) {
+        const double* pm = block.p.col(ps.owner);
+        const bool same = ps.owner == pt.owner;
+        if (group.second == Features::gate) {
+            const double* pk = block.p.col(pt.owner);
+            for (std::size_t i = 0; i < n; ++i)
+                exact[i] += minus_wr[i] * ((same ? gt[i] : 0.0) - pm[i] * gt[i] - pk[i] * gs[i]);
+        } else {
+            for (std::size_t i = 0; i < n; ++i) exact[i] += minus_wr[i] * ((same ? 1.0 : 0.0) - pm[i]) * gt[i];
+        }
+    } else if (group.curved[j] >= 0) {
+        const double *d2 = block.d2(ps.owner, group.curved[j]), *p = block.p.col(ps.owner);
+        for (std::size_t i = 0; i < n; ++i) exact[i] += minus_wr[i] * p[i] * d2[i];
+    }
+}
+
+}  // namespace cosmoe

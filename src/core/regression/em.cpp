@@ -1,0 +1,161 @@
+#include "regression/em.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "common/errors.h"
+#include "solver/geometry.h"
+#include "solver/nlopt_solver.h"
+#include "solver/trust_region.h"
+
+namespace cosmoe {
+namespace {
+
+// One iteration of EM is a few Newton steps on the expected likelihood, whose gate part is concave and separate from
+// the experts'. Two steps nearly maximise it; the rest is for iterations that start far off.
+constexpr int expected_passes = 4;
+// A hybrid fit goes over to Newton's method when an iteration gains less than this, or after so many of them.
+constexpr double slow_gain = 0.1;
+constexpr int most_iterations = 50;
+
+class Em {
+  public:
+    Em(const Model& model, const Family& family, const Rows& rows, const EmSettings& settings, const Settings& solver,
+       const Hooks& hooks)
+        : model_(model),
+          family_(family),
+          rows_(rows),
+          settings_(settings),
+          solver_(solver),
+          hooks_(hooks),
+          observed_(family),
+          pass_(model, rows, settings.threads, hooks, observed_) {}
+
+    double value(const arma::vec& theta) const { return pass_.evaluate(theta, Order::value).value; }
+
+    // The next iterate, with its value: never above that of theta.
+    void iterate(SolverResult& at) const {
+        const LikelihoodCriterion expected(family_, &at.theta);
+        const Pass pass(model_, rows_, settings_.threads, hooks_, expected);
+        ModelObjective objective(model_, pass);
+        Settings inner = solver_;
+        inner.max_passes = expected_passes;
+        const SolverResult step = minimise_trust_region(objective, model_.constraints, at.theta, inner, hooks_);
+        if (step.status == Status::interrupted) throw Interrupted();
+        accept(at, step.theta, step.passes);
+    }
+
+    // Takes `theta` if it is no worse.
+    bool accept(SolverResult& at, const arma::vec& theta, int passes) const {
+        const double there = value(theta);
+        at.passes += passes;
+        const bool better = std::isfinite(there) && there <= at.value;
+        if (better) at.theta = theta, at.value = there;
+        at.trace.push_back(at.value);
+        return better;
+    }
+
+    // Two iterations and an extrapolation along both (SQUAREM's third scheme, Varadhan and Roland, 2008), kept if it
+    // is no worse than where they led.
+    void accelerated(SolverResult& at) const {
+        const arma::vec start = at.theta;
+        iterate(at);
+        const arma::vec first = at.theta - start;
+        const arma::vec middle = at.theta;
+        iterate(at);
+        const arma::vec bend = (at.theta - middle) - first;
+        const double size = arma::norm(bend);
+        if (!(size > 0)) return;
+        const double length = -std::max(1.0, arma::norm(first) / size);
+        if (length == -1) return;
+        accept(at, project(start - 2 * length * first + length * length * bend, model_.constraints), 0);
+    }
+
+    const Pass& pass() const { return pass_; }
+
+  private:
+    const Model& model_;
+    const Family& family_;
+    const Rows& rows_;
+    const EmSettings& settings_;
+    const Settings& solver_;
+    const Hooks& hooks_;
+    const LikelihoodCriterion observed_;
+    const Pass pass_;
+};
+
+Settings solver_settings(const Rows& rows, const FitSettings& settings) {
+    Settings out;
+    out.likelihood = true;
+    out.max_passes = settings.max_passes;
+    out.tolerance = settings.tolerance;
+    out.weight = 0;
+    for (std::size_t i = 0; i < rows.n; ++i) out.weight += rows.w ? rows.w[i] : 1;
+    out.total = std::max(out.weight, 1e-300);
+    return out;
+}
+
+}  // namespace
+
+Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, const arma::vec& start,
+                   const EmSettings& settings, const Hooks& hooks) {
+    const Settings solver = solver_settings(rows, settings);
+    const Em em(model, family, rows, settings, solver, hooks);
+    const Hooks none;
+    const LikelihoodCriterion criterion(family);
+    const Pass quiet(model, rows, settings.threads, none, criterion);
+    Fit fit;
+    SolverResult& result = fit;
+    fit.theta = project(start, model.constraints);
+    fit.value = quiet.evaluate(fit.theta, Order::value).value;
+    fit.trace.push_back(fit.value);
+    if (!std::isfinite(fit.value)) {
+        fit.message = "the likelihood is not finite at the start";
+        return fit;
+    }
+    const bool newton = settings.optimizer == "newton";
+    try {
+        fit.status = Status::max_passes;
+        fit.message = "the limit of passes was reached";
+        double asked = std::numeric_limits<double>::infinity();
+        for (int iteration = 0; newton && fit.passes < solver.max_passes; ++iteration) {
+            if (settings.hybrid && iteration >= most_iterations) break;
+            const double before = fit.value;
+            settings.hybrid ? em.iterate(fit) : em.accelerated(fit);
+            const double gain = before - fit.value;
+            if (settings.hybrid && gain < slow_gain) break;
+            // Pure EM crawls: the certificate, not the gain, says when it has arrived.
+            if (!settings.hybrid && gain < std::min(solver.unit(fit.value), 0.5 * asked)) {
+                Fit now = fit;
+                now.status = Status::stalled;
+                certify_fit(model, quiet, solver, true, now);
+                fit.passes += 1;
+                asked = gain;
+                if (now.status == Status::converged || gain <= solver.rounding(fit.value)) {
+                    fit.status = Status::stalled;
+                    fit.message = "EM makes no further progress";
+                    break;
+                }
+            }
+        }
+        if (settings.hybrid || !newton) {
+            ModelObjective objective(model, em.pass());
+            Settings rest = solver;
+            rest.max_passes = std::max(1, solver.max_passes - fit.passes);
+            SolverResult finish =
+                newton ? minimise_trust_region(objective, model.constraints, fit.theta, rest, hooks)
+                       : minimise_nlopt(objective, model.constraints, fit.theta, settings.optimizer, rest, hooks);
+            finish.passes += fit.passes;
+            finish.trace.insert(finish.trace.begin(), fit.trace.begin(), fit.trace.end());
+            if (finish.value <= fit.value) result = std::move(finish);
+        }
+    } catch (const Interrupted&) {
+        fit.status = Status::interrupted;
+        fit.message = "interrupted";
+    }
+    certify_fit(model, quiet, solver, true, fit);
+    return fit;
+}
+
+}  // namespace cosmoe

@@ -1,0 +1,18 @@
+// Maximum likelihood for mixtures of experts: EM, and Newton's method on the observed likelihood to finish.
+#pragma once
+
+#include "regression/least_squares.h"
+#include "regression/likelihood.h"
+
+namespace cosmoe {
+
+struct EmSettings : FitSettings {
+    bool hybrid = true;  // go over to the observed likelihood once EM slows down
+};
+
+// From a start to a solution with its certificate; Fit::value is minus the log likelihood, and never increases along
+// Fit::trace. Passes count evaluations with derivatives, of EM's function and of the likelihood alike.
+Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, const arma::vec& start,
+                   const EmSettings& settings, const Hooks& hooks);
+
+}  // namespace cosmoe

@@ -1,0 +1,37 @@
+// A model and a criterion as the solvers see them, and the evidence for what they return.
+#pragma once
+
+#include "regression/pass.h"
+#include "solver/certificate.h"
+
+namespace cosmoe {
+
+struct Fit : SolverResult {  // value is sum w (y - f)^2 / 2, or minus the log likelihood
+    Certificate certificate;
+    std::vector<std::size_t> active_gates, active_experts, active_dispersions;  // whose bounds bind
+};
+
+class ModelObjective final : public Objective {
+  public:
+    ModelObjective(const Model& model, const Pass& pass) : model_(model), pass_(pass) {}
+    Evaluation evaluate(const arma::vec& theta, Order order) override { return pass_.evaluate(theta, order); }
+
+    // In over-specified models, and where an expert runs off with less and less weight, the objective sees little
+    // more of the atoms exp(b_k) delta_omega_k, omega = (u, eta), than masses and first moments. Both bend along a
+    // straight line in (b, omega); along this curve each atom's mass, relative to all, and its first moment are
+    // straight.
+    arma::vec move(const arma::vec& theta, const arma::vec& step) override;
+
+  private:
+    const Model& model_;
+    const Pass& pass_;
+};
+
+// The number of parameters that can be told apart: without the gauge, and without norms on spheres.
+double identifiable_parameters(const Model& model);
+
+// Centres the gates and computes the certificate of `fit` afresh; one standard for all optimizers: a fit has converged
+// when the certificate says so, and, if `may_converge`, whenever it does.
+void certify_fit(const Model& model, const Pass& pass, const Settings& solver, bool may_converge, Fit& fit);
+
+}  // namespace cosmoe
