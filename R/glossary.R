@@ -19,6 +19,8 @@
 #' \item{direction of beta}{beta divided by its norm.}
 #' \item{expert}{One of the k regression functions h(x, eta_k). Fits print them in order of decreasing mean gate
 #'   weight.}
+#' \item{dispersion, sigma, shape (method = "em")}{Of each expert's distribution: the Gaussian standard deviation
+#'   (divisor n), or the shape of the Gamma distribution.}
 #' \item{gate weight}{p_k(z), the share of expert k at covariates z; shares sum to 1 over the experts. *Mean gate
 #'   weight*: its (weighted) average over the rows of the fit.}
 #' \item{mass}{exp(beta_0) of an atom.}
@@ -44,8 +46,11 @@
 #'   flat directions: the degrees of freedom of the model.}
 #' \item{little weight and huge values}{Said of an expert on its way to infinity: mean gate weight p below 0.1, and
 #'   mean square of p (h - f) above 100 p^2 variances of the fitted values f.}
+#' \item{log-likelihood, deviance (method = "em")}{The maximum found of sum w log sum_k p_k f_k; the deviance is
+#'   minus twice that.}
 #' \item{pass}{One evaluation of the objective with its derivatives on all rows.}
 #' \item{Pearson residual}{Observed minus fitted, times the square root of the weight.}
+#' \item{responsibility}{Probability of an expert given covariates and response: see [posterior()].}
 #' \item{predicted decrease}{"Another step would lower the sum of squares by ... residual variances": what one more
 #'   Newton step promises. Far below 1, the data cannot tell the solution from the exact minimum.}
 #' \item{projected gradient}{Largest entry of the gradient, without the part that active constraints hold, in each
@@ -68,12 +73,15 @@
 #'   does not hold.}
 #' \item{irregular}{A fit for which asymptotic standard errors would mislead: see [vcov()][vcov.cosine_moe] for the
 #'   signs.}
-#' \item{log-likelihood, AIC, BIC}{Those of independent Gaussian errors, with the identifiable parameters and sigma
-#'   as degrees of freedom: see [logLik()][logLik.cosine_moe].}
+#' \item{ICL}{BIC plus twice the entropy of the responsibilities: see [ICL()].}
+#' \item{log-likelihood, AIC, BIC}{After least squares those of independent Gaussian errors, with the identifiable
+#'   parameters and sigma as degrees of freedom; after `method = "em"` those of the fitted family: see
+#'   [logLik()][logLik.cosine_moe].}
 #' \item{standard error}{Square root of the diagonal of `vcov(fit)`, in parentheses behind a coefficient; after
 #'   [bootstrap_moe()] the standard deviation of the replicates. Gates have standard errors for contrasts only.}
 #' \item{t value, Pr(>|t|), stars}{Estimate over standard error, and its two-sided p-value from Student's t
-#'   distribution with `df.residual(fit)` degrees of freedom.}
+#'   distribution with `df.residual(fit)` degrees of freedom; from the normal distribution (z value) after `method =
+#'   "em"`.}
 #' }
 #'
 #' @section Losses and identifiability:

@@ -27,7 +27,10 @@
 #' @examples
 #' set.seed(1)
 #' quick <- moe_control(n_starts = 5)
-#' fit <- fit_cosine_moe(eruptions ~ waiting, faithful, method = "em", router = "linear", control = quick)
+#' fit <- fit_cosine_moe(
+#'   eruptions ~ waiting, faithful,
+#'   method = "em", router = "linear", control = quick
+#' )
 #' head(posterior(fit))
 #' table(clusters(fit))
 #' ICL(fit)
