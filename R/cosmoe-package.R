@@ -1,7 +1,8 @@
 #' cosmoe: mixture-of-experts regression with cosine gates
 #'
-#' Fits `f(x) = sum_k p_k(z) h(x, eta_k)`, a weighted mean of k expert regressions, by least squares. The weights
-#' p_k are a softmax gate with a linear, cosine or perturbed cosine router.
+#' Fits `f(x) = sum_k p_k(z) h(x, eta_k)`, a weighted mean of k expert regressions, by least squares, or the
+#' mixture of k regressions by maximum likelihood. The weights p_k are a softmax gate with a linear, cosine or perturbed
+#' cosine router.
 #'
 #' * [fit_cosine_moe()] fits a model, from a formula or from matrices.
 #' * [router_linear()], [router_cosine()] and [router_perturbed_cosine()] choose the gate.
