@@ -175,6 +175,35 @@ bool FixedCells::newton(arma::vec& y, const Smoothing& smoothing, double toleran
     return moved;
 }
 
+// Weighted means again and again (Weiszfeld), which cost next to nothing and come near a minimum over translations. False
+// for powers above 2, where they need not.
+bool FixedCells::approach(arma::vec& theta, double smooth) const {
+    if (power_.max() > 2) return false;
+    arma::mat gates;
+    arma::vec weight(cell_.n_elem);
+    for (int iteration = 0; iteration < 40; ++iteration) {
+        gauge_.place(theta, gates);
+        arma::vec step(theta.n_elem, arma::fill::zeros);
+        double total = 0;
+        for (arma::uword i = 0; i < cell_.n_elem; ++i) {
+            double square = smooth * smooth;
+            const double *gate = gates.colptr(i), *target = target_.colptr(cell_[i]);
+            for (arma::uword j = 0; j < gates.n_rows; ++j) square += (gate[j] - target[j]) * (gate[j] - target[j]);
+            const double r = power_[i], factor = r == 2   ? 1
+                                                 : r == 1 ? 1 / std::sqrt(square)
+                                                          : std::pow(square, r / 2 - 1);
+            weight[i] = r * loss_.mass()[i] * factor;
+            total += weight[i];
+            for (arma::uword j = 0; j < gates.n_rows; ++j) step[j] += weight[i] * (target[j] - gate[j]);
+        }
+        if (!(total > 0)) return false;
+        step /= total;
+        theta += step;
+        if (arma::dot(step, step) <= 1e-4 * smooth * smooth) break;
+    }
+    return true;
+}
+
 arma::vec FixedCells::minimise(const arma::vec& theta, double gamma, bool stay) const {
     arma::mat gates;
     if (theta.is_empty() || !gauge_.place(theta, gates)) return theta;
@@ -200,7 +229,8 @@ arma::vec FixedCells::minimise(const arma::vec& theta, double gamma, bool stay) 
         const double threshold = arma::vec(arma::sort(all, "descend"))[loss_.counted() - 1];
         y = arma::join_cols(theta, arma::vec{std::max(gamma, 1e-6), threshold});
     }
-    for (double sharp = 0.1; sharp > 1e-11; sharp *= 0.05) {
+    const bool approached = !stay && !joint_ && gauge_.translates() && approach(y, 1e-3 * length);
+    for (double sharp = approached ? 1e-4 : 0.1; sharp > 1e-11; sharp *= 0.05) {
         const Smoothing smoothing{sharp * length, sharp * size, stay ? 0.01 * sharp * size : 0};
         newton(y, smoothing, 1e-4 * sharp * size);
         if (stay || joint_ || gauge_.first_positive() < gauge_.size()) continue;

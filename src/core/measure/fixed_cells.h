@@ -33,6 +33,7 @@ class FixedCells {
     };
     double evaluate(const arma::vec& y, const Smoothing& smoothing, arma::vec* gradient, arma::mat* hessian) const;
     arma::vec move(const arma::vec& y, const arma::vec& step) const;
+    bool approach(arma::vec& theta, double smooth) const;
     bool newton(arma::vec& y, const Smoothing& smoothing, double tolerance) const;
 
     const Gauge& gauge_;

@@ -20,6 +20,8 @@ class Gauge {
     virtual arma::vec move(const arma::vec& theta, const arma::vec& step) const { return theta + step; }
     // Parameters from this one on are positive.
     virtual arma::uword first_positive() const { return size(); }
+    // Whether theta is added to all gates.
+    virtual bool translates() const { return false; }
     // |gate_i - a| is at least this times |u_i - u(a)|; 0: unknown.
     virtual double contrast_bound() const { return 1; }
 };
@@ -29,6 +31,7 @@ class Translations final : public Gauge {
   public:
     explicit Translations(arma::mat gates) : gates_(std::move(gates)) {}
     arma::uword size() const override { return gates_.n_rows; }
+    bool translates() const override { return true; }
     bool place(const arma::vec& theta, arma::mat& gates) const override;
     void pull_back(const arma::vec&, arma::uword, const arma::vec& slope, const arma::mat& curvature,
                    arma::vec& gradient, arma::mat& hessian) const override;
