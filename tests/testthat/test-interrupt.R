@@ -68,7 +68,8 @@ test_that("a fit by maximum likelihood hands back the best so far, whatever it w
     result <- interrupted_fit(
       "method = 'em', router = 'linear', control = list(on_interrupt = 'return', n_starts = 8)", delay, 2e4
     )
-    if ("cosmoe_error_interrupt" %in% result$class) next # before there was anything
+    # Before there was anything; at first even before the search has begun.
+    if (any(c("cosmoe_error_interrupt", if (delay < 0.1) "interrupt") %in% result$class)) next
     expect_unfinished(result, paste("delay", delay))
   }
 })
