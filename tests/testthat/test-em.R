@@ -150,17 +150,16 @@ test_that("published maxima are reached", {
   expect_equal(unname(sort(sigma(fit))), c(5.868, 5.871), tolerance = 1e-3)
   expect_equal(unname(fit$gate_mean), c(0.639, 0.361), tolerance = 2e-3)
 
-  skip_if_not(nzchar(system.file(package = "flexmix")), "the data of flexmix are there")
-  from <- new.env()
-  utils::data(list = c("patent", "NPreg"), package = "flexmix", envir = from)
+  # patent.csv and npreg.csv are columns of the data sets `patent` and `NPreg` of the package flexmix (GPL).
+  read <- function(name) utils::read.csv(test_path("fixtures", name))
   # Wang, Cockburn and Puterman (1998), J. Agric. Biol. Environ. Stat. 3, as fitted by Gruen and Leisch (2008).
   set.seed(1)
-  fit <- em_fit(Patents ~ lgRD | RDS, from$patent, k = 3, family = poisson, control = moe_control())
+  fit <- em_fit(Patents ~ lgRD | RDS, read("patent.csv"), k = 3, family = poisson, control = moe_control())
   expect_lt(abs(fit$loglik + 197.6753), 1e-3)
   expect_lt(abs(BIC(fit) - 437.8355), 2e-3)
   # There sigma has the divisor n_k - p, so that the maximum lies a little higher.
   set.seed(1)
-  fit <- em_fit(yn ~ x + I(x^2) | 1, from$NPreg)
+  fit <- em_fit(yn ~ x + I(x^2) | 1, read("npreg.csv"))
   expect_gt(fit$loglik, -642.5453)
   expect_lt(fit$loglik, -642.5)
 })
