@@ -53,10 +53,10 @@ errors <- table[-1, "median |error|, held out"] + ifelse(runs_off & !all(runs_of
 best <- names(which.min(errors))
 cat("Shown in full, fitted to all rows: ", best, ".\n\n", sep = "")
 best <- fits[[best]]
+data <- Boston # the name in the call of the fit: summary() and plot() find the rows again
 print(summary(best))
 
 png("demo.png", width = 1800, height = 1400, res = 180)
-data <- Boston # the name in the call of the fit: plot() finds the rows again, and their experts
 plot(best)
 invisible(dev.off())
 cat("\nThe picture is in demo.png.\n")
