@@ -46,12 +46,13 @@ most_nonlinearity <- 2
 
 structural_irregularities <- function(fit) {
   found <- fit$diagnostics
-  sparse <- !is.null(fit$router$top_k) && fit$router$top_k < fit$k
   c(
     if (!isTRUE(fit$convergence$converged)) "the fit has not converged",
     if (fit$df.residual < 1L) "there are no residual degrees of freedom",
     if (!is_em(fit) && isTRUE(fit$sigma == 0)) "the fit is perfect: there is no residual variance",
-    if (sparse) "the gate is sparse: the sum of squares jumps where its choice of experts changes",
+    if (is_sparse_router(fit$router, fit$k)) {
+      "the gate is sparse: the sum of squares jumps where its choice of experts changes"
+    },
     about("gate", found$boundary, "is on the boundary", "are on the boundary"),
     if (at_cosine_limit(fit)) "the gates are as far apart as a cosine router allows",
     about("expert", found$expert_bound, "is on its bound", "are on their bound"),

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "common/errors.h"
+#include "differences.h"
 #include "regression/em.h"
 #include "regression/pass.h"
 
@@ -63,26 +64,6 @@ arma::vec random_theta(const Model& model, unsigned seed, bool positive) {
     if (positive)
         for (std::size_t m = 0; m < model.layout.k(); ++m) theta[model.layout.eta(m) + model.layout.q() - 1] += 2;
     return theta;
-}
-
-arma::mat differences(const arma::vec& theta, const std::function<arma::vec(const arma::vec&)>& f) {
-    const double h = 1e-4;
-    arma::mat out;
-    for (arma::uword j = 0; j < theta.n_elem; ++j) {
-        const auto at = [&](double step) {
-            arma::vec moved = theta;
-            moved[j] += step;
-            return f(moved);
-        };
-        const arma::vec slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h);
-        out.insert_cols(j, slope);
-    }
-    return out;
-}
-
-void check_near(const arma::mat& a, const arma::mat& b, double tolerance) {
-    CHECK(arma::size(a) == arma::size(b));
-    CHECK_NEAR(arma::abs(a - b).max() / std::max(1.0, arma::abs(b).max()), 0, tolerance);
 }
 
 // The density of y at a mean, written down once more.

@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "common/errors.h"
+#include "differences.h"
 #include "regression/pass.h"
 
 namespace {
@@ -124,27 +125,6 @@ bool same(const arma::mat& a, const arma::mat& b) {
 
 bool same(const Evaluation& a, const Evaluation& b) {
     return a.value == b.value && same(a.gradient, b.gradient) && same(a.normal, b.normal) && same(a.hessian, b.hessian);
-}
-
-void check_near(const arma::mat& a, const arma::mat& b, double tolerance) {
-    CHECK(arma::size(a) == arma::size(b));
-    CHECK_NEAR(arma::abs(a - b).max() / std::max(1.0, arma::abs(b).max()), 0, tolerance);
-}
-
-// Columns: the derivative of f in each parameter, by differences of fourth order.
-arma::mat differences(const arma::vec& theta, const std::function<arma::vec(const arma::vec&)>& f) {
-    const double h = 1e-4;
-    arma::mat out;
-    for (arma::uword j = 0; j < theta.n_elem; ++j) {
-        const auto at = [&](double step) {
-            arma::vec moved = theta;
-            moved[j] += step;
-            return f(moved);
-        };
-        const arma::vec slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h);
-        out.insert_cols(j, slope);
-    }
-    return out;
 }
 
 // --- derivatives --------------------------------------------------------------------------------------------------
