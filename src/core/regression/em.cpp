@@ -15,9 +15,6 @@ namespace {
 // One iteration of EM is a few Newton steps on the expected likelihood, whose gate part is concave and separate from
 // the experts'. Two steps nearly maximise it; the rest is for iterations that start far off.
 constexpr int expected_passes = 4;
-// A hybrid fit goes over to Newton's method when an iteration gains less than this, or after so many of them.
-constexpr double slow_gain = 0.1;
-constexpr int most_iterations = 50;
 
 class Em {
   public:
@@ -29,14 +26,14 @@ class Em {
           settings_(settings),
           solver_(solver),
           hooks_(hooks),
-          observed_(family),
+          observed_(family, Information::complete),
           pass_(model, rows, settings.threads, hooks, observed_) {}
 
     double value(const arma::vec& theta) const { return pass_.evaluate(theta, Order::value).value; }
 
     // The next iterate, with its value: never above that of theta.
     void iterate(SolverResult& at) const {
-        const LikelihoodCriterion expected(family_, &at.theta);
+        const LikelihoodCriterion expected(family_, at.theta);
         const Pass pass(model_, rows_, settings_.threads, hooks_, expected);
         ModelObjective objective(model_, pass);
         Settings inner = solver_;
@@ -119,24 +116,21 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
         fit.status = Status::max_passes;
         fit.message = "the limit of passes was reached";
         double asked = std::numeric_limits<double>::infinity();
-        for (int iteration = 0; newton && fit.passes < solver.max_passes; ++iteration) {
-            if (settings.hybrid && iteration >= most_iterations) break;
+        while (!settings.hybrid && newton && fit.passes < solver.max_passes) {
             const double before = fit.value;
-            settings.hybrid ? em.iterate(fit) : em.accelerated(fit);
+            em.accelerated(fit);
             const double gain = before - fit.value;
-            if (settings.hybrid && gain < slow_gain) break;
-            // Pure EM crawls: the certificate, not the gain, says when it has arrived.
-            if (!settings.hybrid && gain < std::min(solver.unit(fit.value), 0.5 * asked)) {
-                Fit now = fit;
-                now.status = Status::stalled;
-                certify_fit(model, quiet, solver, true, now);
-                fit.passes += 1;
-                asked = gain;
-                if (now.status == Status::converged || gain <= solver.rounding(fit.value)) {
-                    fit.status = Status::stalled;
-                    fit.message = "EM makes no further progress";
-                    break;
-                }
+            // EM crawls: the certificate, not the gain, says when it has arrived.
+            if (gain >= std::min(solver.unit(fit.value), 0.5 * asked)) continue;
+            Fit now = fit;
+            now.status = Status::stalled;
+            certify_fit(model, quiet, solver, true, now);
+            fit.passes += 1;
+            asked = gain;
+            if (now.status == Status::converged || gain <= solver.rounding(fit.value)) {
+                fit.status = Status::stalled;
+                fit.message = "EM makes no further progress";
+                break;
             }
         }
         if (settings.hybrid || !newton) {

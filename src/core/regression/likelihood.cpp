@@ -96,30 +96,28 @@ double LikelihoodCriterion::add_rows(const Layout& layout, const arma::vec& thet
 }
 
 // The Hessian of -log sum_k exp(q_k) is g g' - sum_k r_k (q_k'' + q_k' q_k''), with g = - sum_k r_k q_k'; that of the
-// expected complete likelihood is - sum_k r_k q_k''. The normal matrix: g g' (the scores' cross product), or for EM the
-// complete data's information with the curvature of log f_k made non-negative.
+// expected complete likelihood is - sum_k r_k q_k''. The normal matrix: g g' (the scores' cross product), or the
+// complete data's information, - sum_k r_k q_k'' with the curvature of log f_k made non-negative.
 void LikelihoodCriterion::pair(const Layout& layout, const PairGroup& group, std::size_t j, const Block& block,
                                double* normal, double* exact) const {
     const auto [s, t] = group.pairs[j];
     const Predictor &ps = layout.predictors()[s], &pt = layout.predictors()[t];
     const double *gs = block.slope.col(s), *gt = block.slope.col(t), *w = block.w.col(0);
     const std::size_t n = block.n, own = block.predictors;
-    const bool same = ps.owner == pt.owner, em = anchor_ != nullptr;
+    const bool same = ps.owner == pt.owner, em = anchor_ != nullptr, complete = information_ == Information::complete;
     const double *pm = block.p.col(ps.owner), *pn = block.p.col(pt.owner);
     const double *rm = block.terms.col(column(share, ps.owner)), *rn = block.terms.col(column(share, pt.owner));
-    if (!em) kernel::multiply3(w, gs, gt, n, normal);
-    if (!em && exact) std::copy_n(normal, n, exact);
-    if (em) {
-        std::fill_n(normal, n, 0.0);
-        if (exact) std::fill_n(exact, n, 0.0);
-    }
+    if (!complete) kernel::multiply3(w, gs, gt, n, normal);
+    else std::fill_n(normal, n, 0.0);
+    if (exact && em) std::fill_n(exact, n, 0.0);
+    else if (exact) kernel::multiply3(w, gs, gt, n, exact);
     if (ps.features == Features::gate && pt.features == Features::gate) {
         for (std::size_t i = 0; i < n; ++i) {
             const double cross = pm[i] * pn[i], own_share = same ? pm[i] : 0.0;
-            if (em) {
-                normal[i] = w[i] * (own_share - cross);
-                if (exact) exact[i] = normal[i];
-            } else if (exact) {
+            const double information = w[i] * (own_share - cross);
+            if (complete) normal[i] = information;
+            if (exact && em) exact[i] = information;
+            else if (exact) {
                 exact[i] -= w[i] * ((same ? rm[i] : 0.0) - own_share - rm[i] * pn[i] - rn[i] * pm[i] + 2 * cross);
             }
         }
@@ -151,12 +149,8 @@ void LikelihoodCriterion::pair(const Layout& layout, const PairGroup& group, std
             second = two[i] * both, kept = std::min(two[i], 0.0) * both, product = one[i] * one[i] * both;
         }
         if (exact && bend) second += one[i] * bend[i];
-        if (em) {
-            normal[i] = -w[i] * rm[i] * kept;
-            if (exact) exact[i] = -w[i] * rm[i] * second;
-        } else if (exact) {
-            exact[i] -= w[i] * rm[i] * (second + product);
-        }
+        if (complete) normal[i] = -w[i] * rm[i] * kept;
+        if (exact) exact[i] -= w[i] * rm[i] * (em ? second : second + product);
     }
 }
 

@@ -7,12 +7,20 @@
 
 namespace cosmoe {
 
+// What the normal matrix of the observed likelihood is: the cross product of the scores, or the information of the
+// complete data, whose steps are those of EM.
+enum class Information { scores, complete };
+
 // - sum w log sum_k p_k f_k; with an anchor, - sum w sum_k r_k log(p_k f_k), r_k the responsibilities at the anchor.
 class LikelihoodCriterion final : public Criterion {
   public:
-    explicit LikelihoodCriterion(const Family& family, const arma::vec* anchor = nullptr)
+    explicit LikelihoodCriterion(const Family& family, Information information = Information::scores)
         : family_(family),
-          anchor_(anchor) {}
+          information_(information) {}
+    LikelihoodCriterion(const Family& family, const arma::vec& anchor)
+        : family_(family),
+          information_(Information::complete),
+          anchor_(&anchor) {}
     std::size_t columns(std::size_t k) const override { return parts * k + 2; }
     const arma::vec* anchor() const override { return anchor_; }
     void remember(const Layout& layout, Block& block) const override;
@@ -28,7 +36,8 @@ class LikelihoodCriterion final : public Criterion {
     double shares(const Layout& layout, Block& block) const;
 
     const Family& family_;
-    const arma::vec* anchor_;
+    Information information_;
+    const arma::vec* anchor_ = nullptr;
 };
 
 }  // namespace cosmoe
