@@ -114,10 +114,19 @@ void check_case(const FamilySpec& spec, const ModelSpec& model_settings, bool po
                    differences(theta, [&](const arma::vec& at) { return pass.evaluate(at, Order::gradient).gradient; }),
                    1e-8);
 
+        // The complete data's information, in place of the scores' cross product, leaves everything else as it is.
+        const LikelihoodCriterion informed(*family, Information::complete);
+        const Evaluation complete = Pass(model, data.rows, 1, no_hooks, informed).evaluate(theta, Order::hessian);
+        CHECK(complete.value == e.value);
+        check_near(complete.gradient, e.gradient, 0);
+        check_near(complete.hessian, e.hessian, 0);
+
         // EM's function at the anchor has the same gradient, and everywhere its own derivatives.
-        const LikelihoodCriterion expected(*family, &theta);
+        const LikelihoodCriterion expected(*family, theta);
         const Pass em(model, data.rows, 1, no_hooks, expected);
-        check_near(em.evaluate(theta, Order::gradient).gradient, e.gradient, 1e-12);
+        const Evaluation here = em.evaluate(theta, Order::normal);
+        check_near(here.gradient, e.gradient, 1e-12);
+        check_near(here.normal, complete.normal, 1e-12);
         const arma::vec away = theta + 0.05 * random_theta(model, seed + 10, false);
         const Evaluation there = em.evaluate(away, Order::hessian);
         check_near(

@@ -14,6 +14,9 @@
 
 namespace cosmoe {
 
+using kernel::DensityColumns;
+using kernel::GaussianColumns;
+
 #if COSMOE_WIDE
 #pragma GCC push_options
 #pragma GCC optimize("O3")
@@ -56,15 +59,21 @@ struct Table {
     decltype(&portable::row_sum_of_squares) row_sum_of_squares;
     decltype(&portable::multiply) multiply;
     decltype(&portable::multiply3) multiply3;
+    decltype(&portable::subtract_product) subtract_product;
     decltype(&portable::softmax) softmax;
+    decltype(&portable::logarithm) logarithm;
+    decltype(&portable::exponential) exponential;
+    decltype(&portable::gaussian) gaussian;
+    decltype(&portable::weigh_density) weigh_density;
     decltype(&portable::activate) activate;
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                       \
-    {                                                                                                           \
-        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, isa::softmax, \
-            isa::activate, #isa                                                                                 \
+#define COSMOE_TABLE(isa)                                                                                        \
+    {                                                                                                            \
+        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3,                \
+            isa::subtract_product, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian, isa::weigh_density, \
+            isa::activate, #isa                                                                                  \
     }
 
 Table choose() {
@@ -103,8 +112,25 @@ void multiply3(const double* a, const double* b, const double* c, std::size_t n,
     table().multiply3(a, b, c, n, out);
 }
 
-void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p) {
-    table().softmax(logit, ld, k, n, mask, p);
+void subtract_product(const double* a, const double* b, std::size_t n, double* out) {
+    table().subtract_product(a, b, n, out);
+}
+
+void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p,
+             double* top, double* sum) {
+    table().softmax(logit, ld, k, n, mask, p, top, sum);
+}
+
+void logarithm(const double* x, std::size_t n, double* out) { table().logarithm(x, n, out); }
+
+void exponential(const double* x, std::size_t n, double* out) { table().exponential(x, n, out); }
+
+void gaussian(const double* y, const double* mean, double phi, std::size_t n, const GaussianColumns& out) {
+    table().gaussian(y, mean, phi, n, out);
+}
+
+void weigh_density(const double* w, const double* r, double square, std::size_t n, const DensityColumns& columns) {
+    table().weigh_density(w, r, square, n, columns);
 }
 
 void activate(Activation phi, const double* s, std::size_t n, double* value, double* first, double* second) {

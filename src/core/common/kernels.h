@@ -30,8 +30,34 @@ void multiply(const double* a, const double* b, std::size_t n, double* out);
 // out = a * b * c, elementwise.
 void multiply3(const double* a, const double* b, const double* c, std::size_t n, double* out);
 
-// Softmax across the k columns of logit, into p. With `mask` (n x k, 0 or 1) only the chosen columns take part.
-void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p);
+// out -= a * b, elementwise.
+void subtract_product(const double* a, const double* b, std::size_t n, double* out);
+
+// Softmax across the k columns of logit, into p. With `mask` (n x k, 0 or 1) only the chosen columns take part. The log
+// of the sum of exponentials is top + log(sum); a row of -infinity alone has p = 0 and sum = 0.
+void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p,
+             double* top, double* sum);
+
+// Natural logarithms of positive normal numbers; 0 gives -infinity.
+void logarithm(const double* x, std::size_t n, double* out);
+
+// Exponentials; 0 below -708, and not above exp(709).
+void exponential(const double* x, std::size_t n, double* out);
+
+// Log density of a Gaussian with mean `mean` and precision exp(-2 phi), with derivatives: in the mean, twice, in phi,
+// twice, in both.
+struct GaussianColumns {
+    double *log_density, *d1, *d2, *dphi, *d2phi, *dcross;
+};
+void gaussian(const double* y, const double* mean, double phi, std::size_t n, const GaussianColumns& out);
+
+// Derivatives of a log density f, where the share r of its row is positive, become what Hessians are made of:
+//   d1 <- w r f', kept <- -w r min(f'', 0), d2 <- w r (f'' + square f'^2), the same for phi, and
+//   dcross <- w r (f'_phi' + square f' f'_phi); 0 elsewhere. square is 0 or 1.
+struct DensityColumns {
+    double *d1, *d2, *dphi, *d2phi, *dcross, *kept, *kept_phi;
+};
+void weigh_density(const double* w, const double* r, double square, std::size_t n, const DensityColumns& columns);
 
 // value = phi(s), first = phi'(s), second = phi''(s); first and second may be null.
 // Derivatives of ReLU at its kink are 0.

@@ -82,6 +82,10 @@ void multiply3(const double* a, const double* b, const double* c, std::size_t n,
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(a + r) * load(b + r) * load(c + r));
 }
 
+void subtract_product(const double* a, const double* b, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(out + r) - load(a + r) * load(b + r));
+}
+
 // exp(x) - 1 as 2^m (1 + q) - 1, with m = round(x / log 2) read off the bits of a shifted sum and q the Taylor
 // polynomial of expm1 on |r| <= log(2)/2 (degree 13: remainder below 5e-18). *power receives 2^m and *q its q.
 static inline void split_exp(double x, double* power, double* q) {
@@ -124,6 +128,41 @@ static inline double fast_expm1(double x) {
     return (power - 1.0) + power * q;
 }
 
+// log(x) = e log 2 + log(m), m in [sqrt(1/2), sqrt(2)): with t = (m - 1) / (m + 1), log(m) = 2 artanh(t), whose Taylor
+// series to t^21 leaves less than 1e-18 of it (t^2 < 0.0295). The leading terms are kept apart for accuracy near 1.
+static inline double fast_log(double x) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    // The mantissa's leading bits decide whether the exponent is rounded up.
+    const std::uint64_t shifted = bits + (0x3ff0000000000000ULL - 0x3fe6a09e667f3bcdULL);
+    const std::uint64_t exponent = shifted >> 52;
+    const std::uint64_t mantissa = (shifted & 0x000fffffffffffffULL) + 0x3fe6a09e667f3bcdULL;
+    double m;
+    std::memcpy(&m, &mantissa, sizeof m);
+    // 2^52 + exponent as a double's bits: the conversion without an instruction for 64-bit integers.
+    const std::uint64_t whole = exponent | 0x4330000000000000ULL;
+    double e;
+    std::memcpy(&e, &whole, sizeof e);
+    e -= 4503599627370496.0 + 1023.0;
+    const double f = m - 1.0, t = f / (2.0 + f), s = t * t;
+    double series = 2.0 / 21.0;
+    series = series * s + 2.0 / 19.0;
+    series = series * s + 2.0 / 17.0;
+    series = series * s + 2.0 / 15.0;
+    series = series * s + 2.0 / 13.0;
+    series = series * s + 2.0 / 11.0;
+    series = series * s + 2.0 / 9.0;
+    series = series * s + 2.0 / 7.0;
+    series = series * s + 2.0 / 5.0;
+    series = series * s + 2.0 / 3.0;
+    series *= s;
+    const double half = 0.5 * f * f;
+    // log(m) = f - half + t (half + series), as in Sun's fdlibm.
+    const double value = e * 6.93147180369123816490e-01 -
+                         ((half - (t * (half + series) + e * 1.90821492927058770002e-10)) - f);
+    return x > 0 ? value : x == 0 ? -std::numeric_limits<double>::infinity() : x - x;
+}
+
 // One column of the softmax, in a function of its own so that the loop is seen to have no aliases and runs on vector
 // lanes.
 static inline void softmax_column(const double* __restrict v, const double* __restrict top, std::size_t n,
@@ -142,12 +181,14 @@ static inline void softmax_column(const double* __restrict v, const double* __re
         }
 }
 
-void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p) {
+void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p,
+             double* all_top, double* all_sum) {
     constexpr std::size_t strip = 64;
-    double top[strip], sum[strip];
+    double factor[strip];
     const double lowest = -std::numeric_limits<double>::infinity();
     for (std::size_t r = 0; r < n; r += strip) {
         const std::size_t m = n - r < strip ? n - r : strip;
+        double *top = all_top + r, *sum = all_sum + r;
         for (std::size_t l = 0; l < m; ++l) top[l] = lowest, sum[l] = 0;
         for (std::size_t c = 0; c < k; ++c) {
             const double* v = logit + c * ld + r;
@@ -159,12 +200,13 @@ void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, 
             else
                 for (std::size_t l = 0; l < m; ++l) top[l] = v[l] > top[l] ? v[l] : top[l];
         }
+        for (std::size_t l = 0; l < m; ++l) top[l] = top[l] == lowest ? 0.0 : top[l];
         for (std::size_t c = 0; c < k; ++c)
             softmax_column(logit + c * ld + r, top, m, mask ? mask + c * ld + r : nullptr, p + c * ld + r, sum);
-        for (std::size_t l = 0; l < m; ++l) sum[l] = 1.0 / sum[l];
+        for (std::size_t l = 0; l < m; ++l) factor[l] = sum[l] > 0 ? 1.0 / sum[l] : sum[l];
         for (std::size_t c = 0; c < k; ++c) {
             double* out = p + c * ld + r;
-            for (std::size_t l = 0; l < m; ++l) out[l] *= sum[l];
+            for (std::size_t l = 0; l < m; ++l) out[l] *= factor[l];
         }
     }
 }
@@ -264,10 +306,57 @@ void activate(Activation phi, const double* s, std::size_t n, double* value, dou
         case Activation::softplus:
             activate_with(
                 [](double x, double& v, double& f, double& g) {
-                    v = (x > 0 ? x : 0.0) + std::log1p(fast_exp(x > 0 ? -x : x));
+                    const double e = fast_exp(x > 0 ? -x : x), u = 1.0 + e;
+                    // log1p(e), with what the sum has lost.
+                    v = (x > 0 ? x : 0.0) + (fast_log(u) + (e - (u - 1.0)) / u);
                     f = 0.5 + 0.5 * fast_tanh(0.5 * x), g = f * (1.0 - f);
                 },
                 s, n, value, first, second);
             break;
     }
+}
+
+void logarithm(const double* x, std::size_t n, double* out) {
+    for (std::size_t i = 0; i < n; ++i) out[i] = fast_log(x[i]);
+}
+
+void exponential(const double* x, std::size_t n, double* out) {
+    for (std::size_t i = 0; i < n; ++i) out[i] = fast_exp(x[i]);
+}
+
+static inline void gaussian_columns(const double* __restrict y, const double* __restrict mean, double phi,
+                                    double precision, std::size_t n, double* __restrict log_density,
+                                    double* __restrict d1, double* __restrict d2, double* __restrict dphi,
+                                    double* __restrict d2phi, double* __restrict dcross) {
+    const double constant = -0.5 * 1.8378770664093454836 - phi;
+    for (std::size_t i = 0; i < n; ++i) {
+        const double e = y[i] - mean[i], slope = e * precision, square = e * slope;
+        log_density[i] = constant - 0.5 * square;
+        d1[i] = slope, d2[i] = -precision, dphi[i] = square - 1.0, d2phi[i] = -2.0 * square, dcross[i] = -2.0 * slope;
+    }
+}
+
+void gaussian(const double* y, const double* mean, double phi, std::size_t n, const GaussianColumns& out) {
+    gaussian_columns(y, mean, phi, std::exp(-2.0 * phi), n, out.log_density, out.d1, out.d2, out.dphi, out.d2phi,
+                     out.dcross);
+}
+
+static inline void weigh_columns(const double* __restrict w, const double* __restrict r, double square, std::size_t n,
+                                 double* __restrict d1, double* __restrict d2, double* __restrict dphi,
+                                 double* __restrict d2phi, double* __restrict dcross, double* __restrict kept,
+                                 double* __restrict kept_phi) {
+    for (std::size_t i = 0; i < n; ++i) {
+        const bool counts = r[i] > 0;
+        const double wr = w[i] * r[i], one = d1[i], two = d2[i], phi1 = dphi[i], phi2 = d2phi[i], cross = dcross[i];
+        d1[i] = counts ? wr * one : 0.0;
+        d2[i] = counts ? wr * (two + square * (one * one)) : 0.0;
+        d2phi[i] = counts ? wr * (phi2 + square * (phi1 * phi1)) : 0.0;
+        dcross[i] = counts ? wr * (cross + square * (one * phi1)) : 0.0;
+        kept[i] = counts && two < 0 ? -wr * two : 0.0;
+        kept_phi[i] = counts && phi2 < 0 ? -wr * phi2 : 0.0;
+    }
+}
+
+void weigh_density(const double* w, const double* r, double square, std::size_t n, const DensityColumns& c) {
+    weigh_columns(w, r, square, n, c.d1, c.d2, c.dphi, c.d2phi, c.dcross, c.kept, c.kept_phi);
 }

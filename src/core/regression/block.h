@@ -33,6 +33,7 @@ struct Block {
           logit(block_rows, layout.k()),
           mask(block_rows, layout.k()),
           p(block_rows, layout.k()),
+          norm(block_rows, 2),
           h(block_rows, layout.k()),
           first(block_rows, layout.k() * own),
           second(block_rows, layout.k() * own_curved),
@@ -51,6 +52,7 @@ struct Block {
     std::size_t n = 0, valid = 0;    // padded and true number of rows; padding has weight 0
     std::size_t predictors, curved;  // of one expert
     Buffer x, zeta, logit, mask, p;  // features; logits; gate
+    Buffer norm;                     // log of the sum of exponentials of the logits: norm(:, 0) + log(norm(:, 1))
     Buffer h, first, second;         // experts and their derivatives in their own predictors
     Buffer slope;                    // one column a predictor: what the normal matrix is made of
     Buffer weighted;                 // one column a predictor: weight times the derivative of the criterion

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/errors.h"
+#include "common/kernels.h"
 
 namespace cosmoe {
 namespace {
@@ -180,15 +181,25 @@ class Linked final : public Family {
     InverseLink link_;
 };
 
+class GaussianIdentity final : public Family {
+  public:
+    bool has_dispersion() const override { return true; }
+    double mean(double eta) const override { return eta; }
+    void evaluate(const DensityBlock& b, const double*, const double* eta, double phi) const override {
+        kernel::gaussian(b.y, eta, phi, b.n, {b.log_density, b.d1, b.d2, b.dphi, b.d2phi, b.dcross});
+    }
+};
+
 // The canonical links, where the chain through the mean would lose digits.
 class PoissonLog final : public Family {
   public:
     bool has_dispersion() const override { return false; }
     double mean(double eta) const override { return std::exp(eta); }
     void evaluate(const DensityBlock& b, const double* w, const double* eta, double) const override {
+        kernel::exponential(eta, b.n, b.d2);
         for (std::size_t i = 0; i < b.n; ++i) {
             const bool counts = w[i] > 0;
-            const double mean = counts ? std::exp(eta[i]) : 0, y = b.y[i];
+            const double mean = counts ? b.d2[i] : 0, y = b.y[i];
             b.log_density[i] = counts ? y * eta[i] - mean - log_factorial(y) : 0;
             b.d1[i] = counts ? y - mean : 0, b.d2[i] = -mean;
             b.dphi[i] = b.d2phi[i] = b.dcross[i] = 0;
@@ -201,13 +212,13 @@ class BinomialLogit final : public Family {
     bool has_dispersion() const override { return false; }
     double mean(double eta) const override { return logistic(eta).value; }
     void evaluate(const DensityBlock& b, const double* w, const double* eta, double) const override {
+        // log(1 + exp(eta)), the mean, and the variance of one trial.
+        kernel::activate(Activation::softplus, eta, b.n, b.log_density, b.d1, b.d2);
         for (std::size_t i = 0; i < b.n; ++i) {
             const bool counts = w[i] > 0;
-            const MeanAt mean = logistic(eta[i]);
             const double n = b.trials[i], hits = n * b.y[i];
-            const double softplus = std::max(eta[i], 0.0) + std::log1p(std::exp(-std::abs(eta[i])));
-            b.log_density[i] = counts ? hits * eta[i] - n * softplus + log_choose(n, hits) : 0;
-            b.d1[i] = counts ? hits - n * mean.value : 0, b.d2[i] = counts ? -n * mean.first : 0;
+            b.log_density[i] = counts ? hits * eta[i] - n * b.log_density[i] + log_choose(n, hits) : 0;
+            b.d1[i] = counts ? hits - n * b.d1[i] : 0, b.d2[i] = counts ? -n * b.d2[i] : 0;
             b.dphi[i] = b.d2phi[i] = b.dcross[i] = 0;
         }
     }
@@ -219,6 +230,7 @@ std::unique_ptr<const Family> make_family(const FamilySpec& spec) {
     if (spec.name == "poisson" && spec.link == "log") return std::make_unique<PoissonLog>();
     if (spec.name == "binomial" && spec.link == "logit") return std::make_unique<BinomialLogit>();
     const InverseLink link = inverse_link(spec.link);
+    if (spec.name == "gaussian" && spec.link == "identity") return std::make_unique<GaussianIdentity>();
     if (spec.name == "gaussian") return std::make_unique<Linked<Gaussian>>(link);
     if (spec.name == "poisson") return std::make_unique<Linked<Poisson>>(link);
     if (spec.name == "binomial") return std::make_unique<Linked<Binomial>>(link);

@@ -6,6 +6,11 @@
 #include "common/kernels.h"
 
 namespace cosmoe {
+namespace {
+
+constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
+
+}  // namespace
 
 void LikelihoodCriterion::densities(const Layout& layout, const arma::vec& theta, Block& block) const {
     const std::size_t k = layout.k(), n = block.n;
@@ -21,35 +26,25 @@ void LikelihoodCriterion::densities(const Layout& layout, const arma::vec& theta
     }
 }
 
-// The responsibilities r_k = p_k f_k / sum_j p_j f_j into `share`; returns sum w log sum_k p_k f_k.
+// The responsibilities r_k = p_k f_k / sum_j p_j f_j into `share`; returns sum w log sum_k p_k f_k. The log densities
+// become those of expert and response together, without the norm of the gate.
 double LikelihoodCriterion::shares(const Layout& layout, Block& block) const {
     const std::size_t k = layout.k(), n = block.n;
-    const double* w = block.w.col(0);
-    double *top = block.terms.col(parts * k), *total = block.terms.col(parts * k + 1);
-    std::fill_n(top, n, -std::numeric_limits<double>::infinity());
-    std::fill_n(total, n, 0.0);
+    const double *w = block.w.col(0), *gate_top = block.norm.col(0), *gate_sum = block.norm.col(1);
     for (std::size_t m = 0; m < k; ++m) {
-        const double *p = block.p.col(m), *density = block.terms.col(column(log_density, m));
-        double* joint = block.terms.col(column(share, m));
-        for (std::size_t i = 0; i < n; ++i) {
-            joint[i] = p[i] > 0 ? std::log(p[i]) + density[i] : -std::numeric_limits<double>::infinity();
-            top[i] = std::max(top[i], joint[i]);
-        }
+        const double *p = block.p.col(m), *logit = block.logit.col(m);
+        double* joint = block.terms.col(column(log_density, m));
+        for (std::size_t i = 0; i < n; ++i) joint[i] = p[i] > 0 ? joint[i] + logit[i] : minus_infinity;
     }
-    for (std::size_t m = 0; m < k; ++m) {
-        double* joint = block.terms.col(column(share, m));
-        for (std::size_t i = 0; i < n; ++i) {
-            joint[i] = std::isfinite(top[i]) ? std::exp(joint[i] - top[i]) : 0.0;
-            total[i] += joint[i];
-        }
-    }
+    double *top = block.terms.col(parts * k), *sum = block.terms.col(parts * k + 1);
+    double* ratio = block.terms.col(parts * k + 2);
+    kernel::softmax(block.terms.col(column(log_density, 0)), parts * block_rows, k, n, nullptr,
+                    block.terms.col(column(share, 0)), top, sum);
+    for (std::size_t i = 0; i < n; ++i) ratio[i] = sum[i] / gate_sum[i];
+    kernel::logarithm(ratio, n, ratio);
     double value = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-        if (w[i] > 0) value += w[i] * (top[i] + std::log(total[i]));
-        total[i] = total[i] > 0 ? 1 / total[i] : 0;
-    }
-    for (std::size_t m = 0; m < k; ++m)
-        kernel::multiply(total, block.terms.col(column(share, m)), n, block.terms.col(column(share, m)));
+    for (std::size_t i = 0; i < n; ++i)
+        if (w[i] > 0) value += w[i] * (top[i] - gate_top[i] + ratio[i]);
     return value;
 }
 
@@ -69,11 +64,16 @@ double LikelihoodCriterion::add_rows(const Layout& layout, const arma::vec& thet
     if (!anchor_) {
         value = -shares(layout, block);
     } else {
+        double* log_sum = block.terms.col(parts * k);
+        kernel::logarithm(block.norm.col(1), n, log_sum);
         for (std::size_t m = 0; m < k; ++m) {
-            const double *r = block.terms.col(column(share, m)), *p = block.p.col(m);
-            const double* density = block.terms.col(column(log_density, m));
-            for (std::size_t i = 0; i < n; ++i)
-                if (r[i] > 0 && w[i] > 0) value -= w[i] * r[i] * (std::log(p[i]) + density[i]);
+            const double *r = block.terms.col(column(share, m)), *p = block.p.col(m), *logit = block.logit.col(m);
+            const double *density = block.terms.col(column(log_density, m)), *top = block.norm.col(0);
+            for (std::size_t i = 0; i < n; ++i) {
+                if (!(r[i] > 0 && w[i] > 0)) continue;
+                const double log_p = p[i] > 0 ? logit[i] - top[i] - log_sum[i] : minus_infinity;
+                value -= w[i] * r[i] * (log_p + density[i]);
+            }
         }
     }
     if (derivatives < 1) return value;
@@ -92,65 +92,79 @@ double LikelihoodCriterion::add_rows(const Layout& layout, const arma::vec& thet
     }
     for (std::size_t s = 0; s < layout.predictors().size(); ++s)
         kernel::multiply(w, block.slope.col(s), n, block.weighted.col(s));
+    if (derivatives < 2 && information_ != Information::complete) return value;
+    for (std::size_t m = 0; m < k; ++m) {
+        const auto col = [&](Part part) { return block.terms.col(column(part, m)); };
+        kernel::weigh_density(w, col(share), anchor_ ? 0 : 1, n,
+                              {col(d1), col(d2), col(dphi), col(d2phi), col(dcross), col(kept), col(kept_phi)});
+    }
     return value;
 }
 
 // The Hessian of -log sum_k exp(q_k) is g g' - sum_k r_k (q_k'' + q_k' q_k''), with g = - sum_k r_k q_k'; that of the
-// expected complete likelihood is - sum_k r_k q_k''. The normal matrix: g g' (the scores' cross product), or the
-// complete data's information, - sum_k r_k q_k'' with the curvature of log f_k made non-negative.
+// expected complete likelihood is - sum_k r_k q_k''. In the logits that is [m = n] (p_m - r_m) + r_m r_n - p_m p_n and
+// [m = n] p_m - p_m p_n, and the mixed part of the first ([m = n] - r_m) g_t. The normal matrix: g g' (the scores'
+// cross product), or the complete data's information, - sum_k r_k q_k'' with the curvature of log f_k made non-negative.
 void LikelihoodCriterion::pair(const Layout& layout, const PairGroup& group, std::size_t j, const Block& block,
                                double* normal, double* exact) const {
     const auto [s, t] = group.pairs[j];
     const Predictor &ps = layout.predictors()[s], &pt = layout.predictors()[t];
-    const double *gs = block.slope.col(s), *gt = block.slope.col(t), *w = block.w.col(0);
+    const double *gt = block.slope.col(t), *ws = block.weighted.col(s), *wt = block.weighted.col(t);
+    const double* w = block.w.col(0);
     const std::size_t n = block.n, own = block.predictors;
     const bool same = ps.owner == pt.owner, em = anchor_ != nullptr, complete = information_ == Information::complete;
-    const double *pm = block.p.col(ps.owner), *pn = block.p.col(pt.owner);
-    const double *rm = block.terms.col(column(share, ps.owner)), *rn = block.terms.col(column(share, pt.owner));
-    if (!complete) kernel::multiply3(w, gs, gt, n, normal);
-    else std::fill_n(normal, n, 0.0);
-    if (exact && em) std::fill_n(exact, n, 0.0);
-    else if (exact) kernel::multiply3(w, gs, gt, n, exact);
+    const auto zero = [n](double* out) { std::fill_n(out, n, 0.0); };
+    const auto term = [&](Part part, std::size_t m) { return block.terms.col(column(part, m)); };
+    if (!complete) kernel::multiply(ws, block.slope.col(t), n, normal);
     if (ps.features == Features::gate && pt.features == Features::gate) {
-        for (std::size_t i = 0; i < n; ++i) {
-            const double cross = pm[i] * pn[i], own_share = same ? pm[i] : 0.0;
-            const double information = w[i] * (own_share - cross);
-            if (complete) normal[i] = information;
-            if (exact && em) exact[i] = information;
-            else if (exact) {
-                exact[i] -= w[i] * ((same ? rm[i] : 0.0) - own_share - rm[i] * pn[i] - rn[i] * pm[i] + 2 * cross);
-            }
-        }
+        const double *pm = block.p.col(ps.owner), *pn = block.p.col(pt.owner);
+        const double *rm = term(share, ps.owner), *rn = term(share, pt.owner);
+        double* information = complete ? normal : exact;
+        if (!information) return;
+        // w ([m = n] p_m - p_m p_n)
+        for (std::size_t i = 0; i < n; ++i) information[i] = w[i] * pm[i] * ((same ? 1.0 : 0.0) - pn[i]);
+        if (!exact) return;
+        if (information != exact) std::copy_n(information, n, exact);
+        if (em) return;
+        for (std::size_t i = 0; i < n; ++i) exact[i] += w[i] * rm[i] * (rn[i] - (same ? 1.0 : 0.0));
         return;
     }
     if (ps.features == Features::gate) {
-        // r_n ([m = n] - p_m) dlog f_n/dt = -([m = n] - p_m) g_t
-        if (!em && exact)
-            for (std::size_t i = 0; i < n; ++i) exact[i] += w[i] * ((same ? 1.0 : 0.0) - pm[i]) * gt[i];
+        if (complete) zero(normal);
+        if (!exact) return;
+        if (em || !same) zero(exact);
+        else std::copy_n(wt, n, exact);
+        if (!em) kernel::subtract_product(wt, term(share, ps.owner), n, exact);
         return;
     }
-    if (!same) return;
-    const auto term = [&](Part part) { return block.terms.col(column(part, ps.owner)); };
-    const double *one = term(d1), *two = term(d2), *phi1 = term(dphi), *phi2 = term(d2phi), *mixed = term(dcross);
+    if (!same) {
+        if (complete) zero(normal);
+        if (exact && em) zero(exact);
+        else if (exact) kernel::multiply(ws, gt, n, exact);
+        return;
+    }
+    const std::size_t m = ps.owner;
     const bool phi_s = ps.local == own, phi_t = pt.local == own;
-    const double* hs = phi_s ? nullptr : block.d1(ps.owner, ps.local);
-    const double* ht = phi_t ? nullptr : block.d1(pt.owner, pt.local);
-    const double* bend = group.curved[j] >= 0 ? block.d2(ps.owner, group.curved[j]) : nullptr;
-    for (std::size_t i = 0; i < n; ++i) {
-        if (!(rm[i] > 0)) continue;
-        // Second derivative of log f, the part of it that is used in `normal`, and the product of first derivatives.
-        double second, kept, product;
-        if (phi_s && phi_t) second = phi2[i], kept = std::min(second, 0.0), product = phi1[i] * phi1[i];
-        else if (phi_s || phi_t) {
-            const double h = phi_s ? ht[i] : hs[i];
-            second = mixed[i] * h, kept = 0, product = one[i] * phi1[i] * h;
-        } else {
-            const double both = hs[i] * ht[i];
-            second = two[i] * both, kept = std::min(two[i], 0.0) * both, product = one[i] * one[i] * both;
-        }
-        if (exact && bend) second += one[i] * bend[i];
-        if (complete) normal[i] = -w[i] * rm[i] * kept;
-        if (exact) exact[i] -= w[i] * rm[i] * (em ? second : second + product);
+    // Both derivatives of log f in the expert's predictors come with those of its value.
+    const double* hs = phi_s ? nullptr : block.d1(m, ps.local);
+    const double* ht = phi_t ? nullptr : block.d1(m, pt.local);
+    if (complete) {
+        if (phi_s && phi_t) std::copy_n(term(kept_phi, m), n, normal);
+        else if (phi_s || phi_t) zero(normal);
+        else kernel::multiply3(term(kept, m), hs, ht, n, normal);
+    }
+    if (!exact) return;
+    if (em) zero(exact);
+    else kernel::multiply(ws, gt, n, exact);
+    if (phi_s && phi_t) {
+        const double* both = term(d2phi, m);
+        for (std::size_t i = 0; i < n; ++i) exact[i] -= both[i];
+    } else if (phi_s || phi_t) {
+        kernel::subtract_product(term(dcross, m), phi_s ? ht : hs, n, exact);
+    } else {
+        const double* both = term(d2, m);
+        for (std::size_t i = 0; i < n; ++i) exact[i] -= both[i] * hs[i] * ht[i];
+        if (group.curved[j] >= 0) kernel::subtract_product(term(d1, m), block.d2(m, group.curved[j]), n, exact);
     }
 }
 

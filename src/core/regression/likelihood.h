@@ -21,7 +21,7 @@ class LikelihoodCriterion final : public Criterion {
         : family_(family),
           information_(Information::complete),
           anchor_(&anchor) {}
-    std::size_t columns(std::size_t k) const override { return parts * k + 2; }
+    std::size_t columns(std::size_t k) const override { return parts * k + 3; }
     const arma::vec* anchor() const override { return anchor_; }
     void remember(const Layout& layout, Block& block) const override;
     double add_rows(const Layout& layout, const arma::vec& theta, int derivatives, Block& block) const override;
@@ -29,8 +29,8 @@ class LikelihoodCriterion final : public Criterion {
               double* exact) const override;
 
   private:
-    // Columns of terms for each expert.
-    enum Part { log_density, share, d1, d2, dphi, d2phi, dcross, parts };
+    // Columns of terms for each expert; three more are scratch. What is done to the derivatives: kernel::weigh_density().
+    enum Part { log_density, share, d1, d2, dphi, d2phi, dcross, kept, kept_phi, parts };
     static std::size_t column(Part part, std::size_t m) { return parts * m + part; }
     void densities(const Layout& layout, const arma::vec& theta, Block& block) const;
     double shares(const Layout& layout, Block& block) const;

@@ -90,10 +90,21 @@ Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hook
         }
 }
 
-Block Pass::new_block() const {
+std::unique_ptr<Block> Pass::take_block() const {
+    const std::lock_guard<std::mutex> lock(guard_);
+    if (!spare_.empty()) {
+        std::unique_ptr<Block> block = std::move(spare_.back());
+        spare_.pop_back();
+        return block;
+    }
     const Expert& expert = *model_.expert;
-    return Block(model_.layout, expert.predictors(), expert.curved_pairs().size(), expert.wide(),
-                 criterion_.columns(model_.layout.k()), most_pairs_);
+    return std::make_unique<Block>(model_.layout, expert.predictors(), expert.curved_pairs().size(), expert.wide(),
+                                   criterion_.columns(model_.layout.k()), most_pairs_);
+}
+
+void Pass::give_back(std::unique_ptr<Block> block) const {
+    const std::lock_guard<std::mutex> lock(guard_);
+    spare_.push_back(std::move(block));
 }
 
 // Runs task(chunk, first row, number of rows, block) for every block of every chunk, on threads_ threads. Only
@@ -109,15 +120,16 @@ void Pass::for_each_chunk(std::size_t rows, Task task) const {
     const auto work_off = [&](bool main_thread) {
         try {
             if (main_thread && hooks_.stop_requested()) throw Interrupted();
-            Block block = new_block();
+            std::unique_ptr<Block> block = take_block();
             for (std::size_t c = next++; c < count; c = next++) {
                 const std::size_t last = std::min(rows, (c + 1) * size);
                 for (std::size_t first = c * size; first < last; first += block_rows) {
                     if (main_thread && hooks_.stop_requested()) throw Interrupted();
                     if (stop) return;
-                    task(c, first, std::min(block_rows, last - first), block);
+                    task(c, first, std::min(block_rows, last - first), *block);
                 }
             }
+            give_back(std::move(block));
         } catch (...) {
             const std::lock_guard<std::mutex> lock(guard);
             if (!failure) failure = std::current_exception();
@@ -147,7 +159,8 @@ void Pass::forward(std::size_t first, std::size_t count, const std::size_t* inde
     std::vector<double> bias(k);
     for (std::size_t m = 0; m < k; ++m) bias[m] = theta[layout.bias(m)];
     kernel::combine(block.zeta.col(0), ld, layout.dz(), theta.memptr(), layout.dz() + 1, k, n, block.logit.col(0), ld);
-    gate_probabilities(block.logit, bias.data(), k, n, model_.spec.router.top_k, block.mask, block.p);
+    gate_probabilities(block.logit, bias.data(), k, n, model_.spec.router.top_k, block.mask, block.p,
+                       block.norm);
 
     double* f = block.f.col(0);
     std::fill_n(f, n, 0.0);

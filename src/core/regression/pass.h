@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "common/hooks.h"
@@ -61,7 +62,8 @@ class Pass {
 
   private:
     struct Sums;  // a chunk's totals
-    Block new_block() const;
+    std::unique_ptr<Block> take_block() const;
+    void give_back(std::unique_ptr<Block> block) const;
     void forward(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta,
                  int derivatives, Block& block) const;
     void load_rows(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const;
@@ -80,6 +82,8 @@ class Pass {
     const Criterion& criterion_;
     std::vector<PairGroup> groups_;
     std::size_t most_pairs_ = 1;
+    mutable std::mutex guard_;
+    mutable std::vector<std::unique_ptr<Block>> spare_;  // from one evaluation to the next
 };
 
 }  // namespace cosmoe
