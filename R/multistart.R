@@ -51,7 +51,7 @@ given_start <- function(start, search, router, expert) {
 
 # The run over all rows and with the model of `search`, without moving.
 evaluate_run <- function(run, search) {
-  search$control[c("max_passes", "optimizer")] <- list(1L, "newton")
+  search$control[c("max_passes", "optimizer", "certify")] <- list(1L, "newton", TRUE)
   run[c("objective", "certificate")] <- run_start(run, search)[c("objective", "certificate")]
   run$thinned <- FALSE
   run
@@ -83,7 +83,7 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   # The smaller model first: with one seed it is then found as it is when fitted by itself.
   nested <- nested_starts(search, sample, progress)
   if (isTRUE(search$state$interrupted)) return(list())
-  starts <- c(begin_starts(sample, search$model, control$n_starts), nested)
+  starts <- c(begin_starts(sample, search$model, drawn_starts(search)), nested)
   contained <- contained_starts(search, sample, nested)
   if (isTRUE(search$state$interrupted)) return(list())
   starts <- c(starts, contained)
@@ -94,6 +94,13 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   runs <- continue_runs(few, runs, ceiling(length(runs) / 2), 3 * control$short_passes)
   runs <- continue_runs(search, runs, control$n_long, control$max_passes, progress)
   exchange_runs(search, sample, runs)
+}
+
+# How many starts to draw: one expert needs few, and a linear or constant one has a single optimum.
+drawn_starts <- function(search) {
+  count <- search$control$n_starts
+  if (search$model$k > 1L) return(count)
+  if (search$model$expert$name %in% c("linear", "constant")) 1L else ceiling(count / 4)
 }
 
 # About as many as run_starts() reports for the model and those nested in it.
@@ -113,8 +120,15 @@ nested_starts <- function(search, sample, progress) {
   split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
 }
 
-# The search over at most `most` rows, or the same search.
-thinned_search <- function(search, most = 10000L) {
+# The number of parameters.
+core_size <- function(model, rows) {
+  d_gate <- ncol(if (is.null(rows$z)) rows$x else rows$z)
+  phi <- if (is.null(model$dispersions)) 0L else model$dispersions
+  model$k * (d_gate + 1L + expert_n_par(model$expert, ncol(rows$x))) + phi
+}
+
+# The search over at most `most` rows, enough for the parameters, or the same search.
+thinned_search <- function(search, most = max(2000L, 40L * core_size(search$model, search$rows))) {
   rows <- search$rows
   counts <- if (is.null(rows$w)) nrow(rows$x) else which(rows$w > 0)
   n <- if (is.null(rows$w)) counts else length(counts)
@@ -136,10 +150,11 @@ exchange_runs <- function(search, sample, runs, rounds = 8L) {
   for (round in seq_len(rounds)) {
     if (count < 1L || search$model$k < 2L || idle == 2L || isTRUE(search$state$interrupted)) break
     best <- runs[[best_run(runs)]]
-    tried <- run_starts(search, exchange_starts(best, sample, search$model, count), 2L * search$control$short_passes)
-    if (!is_likelihood(search$model)) tried <- search_gates(search, sample, tried, 2L)
+    few <- thinned_search(search)
+    tried <- run_starts(few, exchange_starts(best, sample, search$model, count), 2L * search$control$short_passes)
+    if (!is_likelihood(search$model)) tried <- search_gates(few, sample, tried, 2L)
     tried <- continue_runs(search, tried, 4L, search$control$max_passes)
-    better <- min(vapply(tried, function(run) if (isTRUE(run$degenerate)) Inf else run$objective, 0))
+    better <- min(vapply(tried, function(run) if (isTRUE(run$degenerate) || run$thinned) Inf else run$objective, 0))
     improved <- better < best$objective && !same_optimum(best$objective, better, search)
     idle <- if (improved) 0L else idle + 1L
     runs <- c(runs, tried)
@@ -188,6 +203,8 @@ are_degenerate <- function(runs) vapply(runs, function(run) isTRUE(run$degenerat
 # Runs the core from every start for up to `passes` passes. After an interrupt the remaining starts are left as they
 # are; workers of a parallel plan cannot hand back what they had reached.
 run_starts <- function(search, starts, passes, progress = NULL) {
+  # A short run that reaches its limit needs no certificate.
+  search$control$certify <- passes >= search$control$max_passes
   search$control$max_passes <- passes
   order <- if (search$control$optimizer == "sgd") draw_orders(search)
   if (length(starts) > 1L && future::nbrOfWorkers() > 1L) {
@@ -240,6 +257,7 @@ draw_orders <- function(search) {
 finish_estimate <- function(runs, search, data, router, expert, k, df, likelihood = NULL) {
   control <- search$control
   best <- runs[[best_run(runs)]]
+  if (is.finite(best$objective) && is.null(best$certificate)) best <- evaluate_run(best, search)
   if (!is.finite(best$objective)) {
     stop_core(
       "no start has a finite ", if (is.null(likelihood)) "sum of squares" else "likelihood",

@@ -22,9 +22,11 @@ start_sample <- function(rows, model) {
   )
   raw <- unname(rows$x[use, , drop = FALSE])
   w <- if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
+  x <- unname(unit(rows$x, rows$x_center, rows$x_scale))
   sample <- list(
-    x = unname(unit(rows$x, rows$x_center, rows$x_scale)), raw = raw, z = unname(z), zeta = unname(zeta),
-    y = rows$y[use], w = w
+    x = x, raw = raw, z = unname(z), zeta = unname(zeta), y = rows$y[use], w = w,
+    # What every draw needs again.
+    design = cbind(x, 1), standard_x = standard_columns(x), standard_z = standard_columns(unname(z))
   )
   if (!is_likelihood(model)) return(sample)
   # Experts are fitted to the response on the scale of their linear predictors.
@@ -58,56 +60,67 @@ draw_start <- function(kind, sample, model) {
 
 # k-means on covariates and response, each with a random weight.
 partition_clusters <- function(sample, k) {
-  data <- standard_columns(cbind(sample$x, sample$z, sample$y))
-  data <- sweep(data, 2L, stats::runif(ncol(data), 0.2, 1), "*")
+  data <- cbind(sample$standard_x, sample$standard_z, standard_columns(cbind(sample$y)))
+  data <- scale_columns(data, stats::runif(ncol(data), 0.2, 1))
   data[, ncol(data)] <- data[, ncol(data)] * stats::runif(1L, 0.5, 2) * sqrt(ncol(data))
-  if (nrow(unique(data)) <= k) return(sample.int(k, nrow(data), replace = TRUE))
-  suppressWarnings(stats::kmeans(data, k, iter.max = 20L)$cluster)
+  # Few rows may be too few distinct ones for k means.
+  if (nrow(data) <= 2L * k && nrow(unique(data)) <= k) return(sample.int(k, nrow(data), replace = TRUE))
+  tryCatch(
+    suppressWarnings(stats::kmeans(data, k, iter.max = 20L)$cluster),
+    error = function(e) sample.int(k, nrow(data), replace = TRUE)
+  )
 }
 
 # Nearest of k random rows in the gate's covariates.
 partition_cells <- function(sample, k) {
-  z <- standard_columns(sample$z)
-  z <- sweep(z, 2L, stats::runif(ncol(z))^2, "*")
+  z <- scale_columns(sample$standard_z, stats::runif(ncol(sample$z))^2)
   centers <- z[sample.int(nrow(z), k, replace = nrow(z) < k), , drop = FALSE]
-  distance <- vapply(seq_len(k), function(j) rowSums(sweep(z, 2L, centers[j, ])^2), numeric(nrow(z)))
-  max.col(-matrix(distance, ncol = k), ties.method = "random")
+  # Squared distances without what all centres share.
+  closeness <- scale_columns(z %*% t(centers), rep(2, k)) - rep(rowSums(centers^2), each = nrow(z))
+  max.col(closeness, ties.method = "random")
 }
 
 # Linear fits, split again and again: the part with the largest residual sum of squares by the sign of its residuals, or
 # by a random direction of the gate's covariates.
 partition_residuals <- function(sample, k) {
   part <- rep(1L, length(sample$y))
+  residual <- part_residuals(part == 1L, sample)
   for (new in seq_len(k)[-1L]) {
-    residual <- sample$y - part_fits(part, sample)
-    loss <- tapply(sample$w * residual^2, factor(part, seq_len(new - 1L)), sum, default = 0)
-    within <- which(part == which.max(loss * stats::runif(new - 1L, 0.5, 1)))
+    loss <- rowsum(sample$w * residual^2, factor(part, seq_len(new - 1L)))
+    present <- as.integer(rownames(loss))
+    weight <- stats::runif(new - 1L, 0.5, 1)
+    within <- which(part == present[which.max(loss * weight[present])])
     along <- if (stats::runif(1L) < 0.5 || ncol(sample$z) == 0L) {
       residual[within]
     } else {
       drop(sample$z[within, , drop = FALSE] %*% stats::rnorm(ncol(sample$z)))
     }
     cut <- stats::quantile(along, stats::runif(1L, 0.25, 0.75), names = FALSE)
+    old <- part[within[1L]]
     part[within[along > cut]] <- new
+    for (j in c(old, new)) {
+      own <- part == j
+      residual[own] <- part_residuals(own, sample)
+    }
   }
   part
 }
 
-part_fits <- function(part, sample) {
-  fitted <- numeric(length(part))
-  for (j in unique(part)) {
-    own <- part == j
-    x <- cbind(sample$x[own, , drop = FALSE], 1)
-    fitted[own] <- x %*% ridge(x, sample$y[own], sample$w[own])
-  }
-  fitted
+# Residuals of the linear fit to the rows that are `own`.
+part_residuals <- function(own, sample) {
+  if (!any(own)) return(numeric())
+  x <- sample$design[own, , drop = FALSE]
+  sample$y[own] - drop(x %*% ridge(x, sample$y[own], sample$w[own]))
 }
 
 standard_columns <- function(data) {
-  center <- colMeans(data)
-  scale <- apply(data, 2L, stats::sd)
-  sweep(sweep(data, 2L, center), 2L, ifelse(is.finite(scale) & scale > 0, scale, 1), "/")
+  data <- data - rep(colMeans(data), each = nrow(data))
+  scale <- sqrt(colSums(data^2) / max(nrow(data) - 1L, 1L))
+  scale_columns(data, 1 / ifelse(is.finite(scale) & scale > 0, scale, 1))
 }
+
+# sweep(data, 2, factor, "*"), without its overhead.
+scale_columns <- function(data, factor) data * rep(factor, each = nrow(data))
 
 # Weighted least squares with a little shrinkage of slopes (last column: intercept), so that small parts have a fit too.
 ridge <- function(x, y, w, shrink = 1e-3) {
@@ -132,7 +145,7 @@ random_gate <- function(sample, model) {
   k <- model$k
   u <- matrix(stats::rnorm(ncol(sample$zeta) * k), ncol(sample$zeta), k)
   length <- gate_length(sample, model) * if (model$router$name == "cosine") 1 else stats::runif(k)^(1 / 3)
-  u <- sweep(u, 2L, length / pmax(sqrt(colSums(u^2)), 1e-300), "*")
+  u <- scale_columns(u, length / pmax(sqrt(colSums(u^2)), 1e-300))
   list(u = u, b = balanced_bias(u, rep(1 / k, k), sample))
 }
 
@@ -147,7 +160,7 @@ gate_of_partition <- function(part, sample, model) {
   u <- matrix(means, ncol(sample$zeta), k) - colMeans(sample$zeta)
   u <- u + 1e-3 * max(abs(u), 1e-8) * stats::rnorm(length(u))
   reach <- if (model$router$name == "cosine") sqrt(colSums(u^2)) else max(sqrt(colSums(u^2)))
-  u <- sweep(u, 2L, gate_length(sample, model) / pmax(reach, 1e-300), "*")
+  u <- scale_columns(u, rep_len(gate_length(sample, model) / pmax(reach, 1e-300), k))
   if (model$router$name != "cosine") u <- u * stats::runif(1L, 0.3, 1)
   list(u = u, b = balanced_bias(u, share, sample))
 }
@@ -159,8 +172,8 @@ balanced_bias <- function(u, share, sample) {
 }
 
 gate_shares <- function(gate, sample) {
-  logit <- sweep(sample$zeta %*% gate$u, 2L, gate$b, "+")
-  p <- exp(logit - apply(logit, 1L, max))
+  logit <- sample$zeta %*% gate$u + rep(gate$b, each = nrow(sample$zeta))
+  p <- exp(logit - logit[cbind(seq_len(nrow(logit)), max.col(logit, ties.method = "first"))])
   p / rowSums(p)
 }
 
@@ -173,7 +186,7 @@ experts_of_shares <- function(share, sample, model) {
       constant = sum(w * sample$y) / sum(w),
       network = network_start(expert, sample, w),
       custom = stats::rnorm(expert$n_par),
-      ridge(cbind(sample$x, 1), pull_back_response(expert, sample$y), w)
+      ridge(sample$design, pull_back_response(expert, sample$y), w)
     )
   }
   eta <- matrix(vapply(seq_len(model$k), one, numeric(expert_n_par(expert, ncol(sample$x)))), ncol = model$k)

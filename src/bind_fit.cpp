@@ -15,6 +15,7 @@ const char* status_name(cosmoe::Status status) {
 void read_settings(const Rcpp::List& control, cosmoe::FitSettings& settings) {
     settings.optimizer = Rcpp::as<std::string>(control["optimizer"]);
     settings.max_passes = Rcpp::as<int>(control["max_passes"]);
+    if (control.containsElementNamed("certify")) settings.certify = Rcpp::as<bool>(control["certify"]);
     settings.tolerance = Rcpp::as<double>(control["tolerance"]);
     settings.threads = static_cast<std::size_t>(Rcpp::as<int>(control["threads"]));
     if (settings.optimizer == "sgd") {
@@ -45,20 +46,22 @@ Rcpp::IntegerVector numbers(const std::vector<std::size_t>& index) {
 // The objective is twice the minimised value: sum w r^2, or minus twice the log likelihood.
 Rcpp::List wrap_fit(const cosmoe::Model& model, const cosmoe::Fit& fit) {
     Rcpp::List out = wrap_parameters(cosmoe::unpack(model.layout, fit.theta));
-    const cosmoe::Certificate& c = fit.certificate;
     out["objective"] = 2 * fit.value;
     out["passes"] = fit.passes;
     out["status"] = status_name(fit.status);
     out["message"] = fit.message;
-    out["certificate"] = Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
-                                            Rcpp::Named("predicted_decrease") = c.predicted_decrease,
-                                            Rcpp::Named("active_gates") = numbers(fit.active_gates),
-                                            Rcpp::Named("active_experts") = numbers(fit.active_experts),
-                                            Rcpp::Named("active_dispersions") = numbers(fit.active_dispersions),
-                                            Rcpp::Named("smallest_curvature") = c.smallest_curvature,
-                                            Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
-                                            Rcpp::Named("rank") = static_cast<int>(c.rank),
-                                            Rcpp::Named("gauge") = static_cast<int>(c.gauge));
+    if (fit.certified) {
+        const cosmoe::Certificate& c = fit.certificate;
+        out["certificate"] = Rcpp::List::create(Rcpp::Named("projected_gradient") = c.projected_gradient,
+                                                Rcpp::Named("predicted_decrease") = c.predicted_decrease,
+                                                Rcpp::Named("active_gates") = numbers(fit.active_gates),
+                                                Rcpp::Named("active_experts") = numbers(fit.active_experts),
+                                                Rcpp::Named("active_dispersions") = numbers(fit.active_dispersions),
+                                                Rcpp::Named("smallest_curvature") = c.smallest_curvature,
+                                                Rcpp::Named("null_directions") = static_cast<int>(c.null_directions),
+                                                Rcpp::Named("rank") = static_cast<int>(c.rank),
+                                                Rcpp::Named("gauge") = static_cast<int>(c.gauge));
+    }
     out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
     return out;
 }

@@ -34,6 +34,8 @@ struct Kernels {
     decltype(&cosmoe::kernel::multiply3) multiply3;
     decltype(&cosmoe::kernel::softmax) softmax;
     decltype(&cosmoe::kernel::activate) activate;
+    decltype(&cosmoe::kernel::add) add;
+    decltype(&cosmoe::kernel::add_product3) add_product3;
     decltype(&cosmoe::kernel::subtract_product) subtract_product;
     decltype(&cosmoe::kernel::logarithm) logarithm;
     decltype(&cosmoe::kernel::exponential) exponential;
@@ -49,6 +51,8 @@ constexpr Kernels in_use = {
     cosmoe::kernel::multiply3,
     cosmoe::kernel::softmax,
     cosmoe::kernel::activate,
+    cosmoe::kernel::add,
+    cosmoe::kernel::add_product3,
     cosmoe::kernel::subtract_product,
     cosmoe::kernel::logarithm,
     cosmoe::kernel::exponential,
@@ -63,6 +67,8 @@ constexpr Kernels portable = {
     cosmoe::portable_copy::multiply3,
     cosmoe::portable_copy::softmax,
     cosmoe::portable_copy::activate,
+    cosmoe::portable_copy::add,
+    cosmoe::portable_copy::add_product3,
     cosmoe::portable_copy::subtract_product,
     cosmoe::portable_copy::logarithm,
     cosmoe::portable_copy::exponential,
@@ -148,7 +154,9 @@ void check_products(const Kernels& kernels) {
 void check_elementwise(const Kernels& kernels) {
     const std::size_t n = 40;
     const std::vector<double> a = uniform(n, -2, 2, 1), b = uniform(n, -2, 2, 2), c = uniform(n, -2, 2, 3);
-    std::vector<double> two(n), three(n), in_place = a, less = c;
+    std::vector<double> two(n), three(n), in_place = a, less = c, more = c, most = c;
+    kernels.add(a.data(), n, more.data());
+    kernels.add_product3(a.data(), b.data(), c.data(), n, most.data());
     kernels.subtract_product(a.data(), b.data(), n, less.data());
     kernels.multiply(a.data(), b.data(), n, two.data());
     kernels.multiply3(a.data(), b.data(), c.data(), n, three.data());
@@ -157,6 +165,8 @@ void check_elementwise(const Kernels& kernels) {
         CHECK(two[i] == a[i] * b[i]);
         CHECK(in_place[i] == two[i]);
         CHECK_NEAR(three[i], a[i] * b[i] * c[i], 1e-15);
+        CHECK(more[i] == c[i] + a[i]);
+        CHECK_NEAR(most[i], c[i] + a[i] * b[i] * c[i], 1e-15);
         CHECK_NEAR(less[i], c[i] - a[i] * b[i], 1e-15);
     }
 }

@@ -59,6 +59,8 @@ struct Table {
     decltype(&portable::row_sum_of_squares) row_sum_of_squares;
     decltype(&portable::multiply) multiply;
     decltype(&portable::multiply3) multiply3;
+    decltype(&portable::add) add;
+    decltype(&portable::add_product3) add_product3;
     decltype(&portable::subtract_product) subtract_product;
     decltype(&portable::softmax) softmax;
     decltype(&portable::logarithm) logarithm;
@@ -69,11 +71,11 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                        \
-    {                                                                                                            \
-        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3,                \
-            isa::subtract_product, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian, isa::weigh_density, \
-            isa::activate, #isa                                                                                  \
+#define COSMOE_TABLE(isa)                                                                                             \
+    {                                                                                                                 \
+        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, isa::add,           \
+            isa::add_product3, isa::subtract_product, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian,  \
+            isa::weigh_density, isa::activate, #isa                                                                   \
     }
 
 Table choose() {
@@ -110,6 +112,12 @@ void multiply(const double* a, const double* b, std::size_t n, double* out) { ta
 
 void multiply3(const double* a, const double* b, const double* c, std::size_t n, double* out) {
     table().multiply3(a, b, c, n, out);
+}
+
+void add(const double* a, std::size_t n, double* out) { table().add(a, n, out); }
+
+void add_product3(const double* a, const double* b, const double* c, std::size_t n, double* out) {
+    table().add_product3(a, b, c, n, out);
 }
 
 void subtract_product(const double* a, const double* b, std::size_t n, double* out) {

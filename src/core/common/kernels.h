@@ -30,7 +30,9 @@ void multiply(const double* a, const double* b, std::size_t n, double* out);
 // out = a * b * c, elementwise.
 void multiply3(const double* a, const double* b, const double* c, std::size_t n, double* out);
 
-// out -= a * b, elementwise.
+// out += a, out += a * b * c and out -= a * b, elementwise.
+void add(const double* a, std::size_t n, double* out);
+void add_product3(const double* a, const double* b, const double* c, std::size_t n, double* out);
 void subtract_product(const double* a, const double* b, std::size_t n, double* out);
 
 // Softmax across the k columns of logit, into p. With `mask` (n x k, 0 or 1) only the chosen columns take part. The log

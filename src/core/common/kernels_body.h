@@ -82,6 +82,15 @@ void multiply3(const double* a, const double* b, const double* c, std::size_t n,
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(a + r) * load(b + r) * load(c + r));
 }
 
+void add(const double* a, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(out + r) + load(a + r));
+}
+
+void add_product3(const double* a, const double* b, const double* c, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES)
+        store(out + r, load(out + r) + load(a + r) * load(b + r) * load(c + r));
+}
+
 void subtract_product(const double* a, const double* b, std::size_t n, double* out) {
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(out + r) - load(a + r) * load(b + r));
 }

@@ -43,18 +43,12 @@ void LeastSquaresCriterion::pair(const Layout& layout, const PairGroup& group, s
     if (!exact) return;
     std::copy_n(normal, n, exact);
     if (group.first == Features::gate) {
-        const double* pm = block.p.col(ps.owner);
-        const bool same = ps.owner == pt.owner;
-        if (group.second == Features::gate) {
-            const double* pk = block.p.col(pt.owner);
-            for (std::size_t i = 0; i < n; ++i)
-                exact[i] += minus_wr[i] * ((same ? gt[i] : 0.0) - pm[i] * gt[i] - pk[i] * gs[i]);
-        } else {
-            for (std::size_t i = 0; i < n; ++i) exact[i] += minus_wr[i] * ((same ? 1.0 : 0.0) - pm[i]) * gt[i];
-        }
+        const double *pm = block.p.col(ps.owner), *ws = block.weighted.col(s), *wt = block.weighted.col(t);
+        if (ps.owner == pt.owner) kernel::add(wt, n, exact);
+        kernel::subtract_product(pm, wt, n, exact);
+        if (group.second == Features::gate) kernel::subtract_product(block.p.col(pt.owner), ws, n, exact);
     } else if (group.curved[j] >= 0) {
-        const double *d2 = block.d2(ps.owner, group.curved[j]), *p = block.p.col(ps.owner);
-        for (std::size_t i = 0; i < n; ++i) exact[i] += minus_wr[i] * p[i] * d2[i];
+        kernel::add_product3(minus_wr, block.p.col(ps.owner), block.d2(ps.owner, group.curved[j]), n, exact);
     }
 }
 

@@ -148,7 +148,7 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
         fit.status = Status::interrupted;
         fit.message = "interrupted";
     }
-    certify_fit(model, quiet, solver, true, fit);
+    if (settings.certify || fit.status != Status::max_passes) certify_fit(model, quiet, solver, true, fit);
     return fit;
 }
 

@@ -47,6 +47,7 @@ Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& sta
     else if (settings.optimizer == "sgd") result = minimise_sgd(model, pass, start, settings, hooks);
     else result = minimise_nlopt(objective, model.constraints, start, settings.optimizer, solver, hooks);
 
+    if (!settings.certify && fit.status == Status::max_passes) return fit;
     // The evidence is computed without hooks: after an interrupt it is one more pass.
     const Hooks none;
     const Pass quiet(model, rows, settings.threads, none);

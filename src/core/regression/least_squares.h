@@ -8,6 +8,7 @@ namespace cosmoe {
 struct FitSettings {
     std::string optimizer = "newton";  // or slsqp, lbfgs, ccsaq, bobyqa, sgd
     int max_passes = 500;
+    bool certify = true;  // also a run that the limit of passes has stopped; others always
     double tolerance = 1e-6;
     std::size_t threads = 1;
     // Stochastic gradient descent, the paper's protocol. `order` holds a permutation of the rows an epoch.

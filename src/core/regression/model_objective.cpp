@@ -71,6 +71,7 @@ void certify_fit(const Model& model, const Pass& pass, const Settings& solver, b
     fit.theta = centered(model, fit.theta);
     const Evaluation at = pass.evaluate(fit.theta, Order::hessian);
     fit.value = at.value;
+    fit.certified = true;
     if (std::isfinite(at.value) && at.hessian.is_finite() && at.normal.is_finite()) {
         fit.certificate = certify(at, fit, model.constraints, gauge_directions(model.layout), solver);
         for (const arma::uword j : fit.certificate.active) {

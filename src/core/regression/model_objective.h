@@ -7,6 +7,7 @@
 namespace cosmoe {
 
 struct Fit : SolverResult {  // value is sum w (y - f)^2 / 2, or minus the log likelihood
+    bool certified = false;  // whether there is a certificate
     Certificate certificate;
     std::vector<std::size_t> active_gates, active_experts, active_dispersions;  // whose bounds bind
 };
