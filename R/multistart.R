@@ -96,11 +96,9 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   exchange_runs(search, sample, runs)
 }
 
-# How many starts to draw: one expert needs few, and a linear or constant one has a single optimum.
+# How many starts to draw: a single linear or constant expert has one optimum.
 drawn_starts <- function(search) {
-  count <- search$control$n_starts
-  if (search$model$k > 1L) return(count)
-  if (search$model$expert$name %in% c("linear", "constant")) 1L else ceiling(count / 4)
+  if (search$model$k == 1L && search$model$expert$name %in% c("linear", "constant")) 1L else search$control$n_starts
 }
 
 # About as many as run_starts() reports for the model and those nested in it.
