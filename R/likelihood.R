@@ -52,11 +52,7 @@ user_objective <- function(objective, rows) {
 start_dispersions <- function(eta, share, sample, model) {
   if (!is_likelihood(model) || model$dispersions == 0L) return(numeric())
   gaussian <- model$family$name == "gaussian"
-  at <- core_call(core_predict(
-    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z),
-    list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)), eta = eta), 1L
-  ))
-  mean <- mean_of_link(model$family, at$expert + sample$offset)
+  mean <- start_means(eta, sample, model)
   square <- (sample$response - mean)^2 / if (gaussian) sample$spread^2 else mean^2
   square[!is.finite(square)] <- 1
   weight <- sample$counts * share
@@ -67,6 +63,33 @@ start_dispersions <- function(eta, share, sample, model) {
   }
   square <- pmin(pmax(square, 4e-4), 1e4)
   if (gaussian) log(square) / 2 + log(sample$spread) else -log(square)
+}
+
+# Mean responses of the experts, n x k.
+start_means <- function(eta, sample, model) {
+  at <- core_call(core_predict(
+    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z),
+    list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)), eta = eta), 1L
+  ))
+  mean_of_link(model$family, at$expert + sample$offset)
+}
+
+# Classification EM (Celeux and Govaert, 1992) from random cells: every row goes to the expert to which it belongs most
+# probably. Stochastic EM (Celeux and Diebolt, 1985) draws the expert with these probabilities. A few iterations take
+# starts to where experts differ, which is all that a start must do.
+partition_by_em <- function(sample, model, stochastic, iterations = 3L) {
+  part <- partition_cells(sample, model$k)
+  for (i in seq_len(iterations)) {
+    at <- start_of_partition(part, sample, model)
+    dispersion <- if (length(at$phi)) rep_len(exp(at$phi), model$k)
+    joint <- log(gate_shares(at, sample)) +
+      log_density(model$family, sample$response, sample$trials, start_means(at$eta, sample, model), dispersion)
+    # The largest of log probabilities with Gumbel noise is a draw from them.
+    if (stochastic) joint <- joint - log(-log(stats::runif(length(joint))))
+    joint[is.na(joint)] <- -Inf
+    part <- max.col(joint, ties.method = "first")
+  }
+  part
 }
 
 # Linear experts of families whose predictors must be positive are flattened until they are.

@@ -35,13 +35,14 @@ start_sample <- function(rows, model) {
   sample$w <- w * rows$target_weight[use]
   sample$counts <- w
   sample$offset <- if (is.null(rows$offset)) 0 else rows$offset[use]
+  sample$trials <- if (is.null(rows$trials)) 1 else rows$trials[use]
   sample$spread <- rows$spread
   sample
 }
 
 # `count` starts of all kinds in turn.
 begin_starts <- function(sample, model, count) {
-  kinds <- c("cluster", "direction", "residual", "cells")
+  kinds <- c("cluster", "direction", "residual", "cells", if (is_likelihood(model)) c("classification", "stochastic"))
   lapply(seq_len(count), function(i) draw_start(kinds[(i - 1L) %% length(kinds) + 1L], sample, model))
 }
 
@@ -50,12 +51,19 @@ draw_start <- function(kind, sample, model) {
     cluster = partition_clusters(sample, model$k),
     residual = partition_residuals(sample, model$k),
     cells = partition_cells(sample, model$k),
+    classification = partition_by_em(sample, model, stochastic = FALSE),
+    stochastic = partition_by_em(sample, model, stochastic = TRUE),
     direction = NULL
   )
+  c(list(kind = kind), start_of_partition(part, sample, model))
+}
+
+# Parameters from a partition of the rows, or from a random gate.
+start_of_partition <- function(part, sample, model) {
   gate <- if (is.null(part)) random_gate(sample, model) else gate_of_partition(part, sample, model)
   share <- if (is.null(part)) gate_shares(gate, sample) else outer(part, seq_len(model$k), "==") + 0.02
   eta <- feasible_experts(experts_of_shares(share, sample, model), sample, model)
-  c(list(kind = kind), gate, list(eta = eta, phi = start_dispersions(eta, share, sample, model)))
+  c(gate, list(eta = eta, phi = start_dispersions(eta, share, sample, model)))
 }
 
 # k-means on covariates and response, each with a random weight.

@@ -12,6 +12,12 @@
 namespace cosmoe {
 namespace {
 
+// The likelihood of a mixture has spurious maxima, where an expert passes through a few rows. EM climbs the hill on which
+// it starts; Newton's steps may leave it. So a hybrid fit takes the exact Hessian only once steps gain less than this,
+// or after so many passes.
+constexpr double slow_gain = 0.1;
+constexpr int patience = 50;
+
 // One iteration of EM is a few Newton steps on the expected likelihood, whose gate part is concave and separate from
 // the experts'. Two steps nearly maximise it; the rest is for iterations that start far off.
 constexpr int expected_passes = 4;
@@ -136,6 +142,7 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
         if (settings.hybrid || !newton) {
             ModelObjective objective(model, em.pass());
             Settings rest = solver;
+            rest.exact_below = slow_gain, rest.exact_after = patience;
             rest.max_passes = std::max(1, solver.max_passes - fit.passes);
             SolverResult finish =
                 newton ? minimise_trust_region(objective, model.constraints, fit.theta, rest, hooks)

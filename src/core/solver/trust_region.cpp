@@ -117,7 +117,11 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const double ratio = actual / step.predicted;
                 const bool tiny = std::abs(actual) <= rounding;
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
-                if (!accepted) {
+                const bool may_be_exact =
+                    step.predicted <= settings.exact_below || out.passes > settings.exact_after;
+                if (!may_be_exact) {
+                    exact = false;
+                } else if (!accepted) {
                     exact = true;  // the model that holds for short steps
                 } else {
                     const double miss_normal = std::abs(by_normal - actual),
