@@ -3,7 +3,8 @@
 #
 # The parameters move in the coordinates v of R/information.R, theta(v) = theta + sqrt(variance) B v, on spheres
 # retracted: near the solution the rise of the sum of squares over sigma^2, or of -2 log likelihood, is the squared norm
-# of v, so that NLopt's SLSQP, which begins with the identity for a Hessian, needs few passes. The coordinate is an equality constraint.
+# of v, so that NLopt's SLSQP, which begins with the identity for a Hessian, needs few passes. The coordinate is an
+# equality constraint.
 # Bounded gates lie in their balls after a common shift, which changes no probability: the shift is a variable too.
 
 # Both ends of the interval, relative to the estimate.
