@@ -252,8 +252,6 @@ test_that("what needs least squares, or a likelihood, says so", {
   expect_error(predict(at$fit, new_rows(), type = "density"), "lacks", class = "cosmoe_error_newdata")
   expect_error(predict(at$fit, new_rows(), type = "density", y = 1:2), "length", class = "cosmoe_error_newdata")
   expect_error(predict(at$fit, new_rows(), type = "density", y = "a"), class = "cosmoe_error_newdata")
-  expect_error(as_mixing_measure(em_cached("poisson")$fit), "identity", class = "cosmoe_error_input")
-  expect_s3_class(as_mixing_measure(at$fit), "mixing_measure")
 })
 
 test_that("matrix fits, grouped responses, factors and missing rows go through the methods", {
