@@ -75,7 +75,7 @@ with_seed <- function(seed, code) {
   if (is.null(seed)) return(code)
   check_number(seed, -.Machine$integer.max, .Machine$integer.max)
   before <- generator_state()
-  on.exit(assign(".Random.seed", before, envir = globalenv()))
+  on.exit(set_generator_state(before))
   set.seed(seed)
   code
 }
@@ -84,3 +84,5 @@ generator_state <- function() {
   if (!exists(".Random.seed", envir = globalenv(), inherits = FALSE)) stats::runif(1)
   get(".Random.seed", envir = globalenv())
 }
+
+set_generator_state <- function(state) assign(".Random.seed", state, envir = globalenv())
