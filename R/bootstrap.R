@@ -4,11 +4,13 @@
 #' Refits the model to `R` resampled data sets and collects what can be identified, `coef(fit, "identifiable")`, with
 #' the experts of each replicate in the order of those of the fit that they resemble most.
 #'
-#' @param fit A fit from [fit_cosine_moe()], by least squares.
+#' @param fit A fit from [fit_cosine_moe()].
 #' @param R Number of replicates, a whole number of at least 2. The default 200 gives standard errors with a relative
 #'   error of 5%; the ends of 95% intervals need 1,000 or more.
 #' @param type `"residual"`: fitted values plus residuals drawn with replacement. `"cases"`: rows drawn with
-#'   replacement. `"parametric"`: fitted values plus Gaussian errors with standard deviation `sigma(fit)`.
+#'   replacement. `"parametric"`: fitted values plus Gaussian errors with standard deviation `sigma(fit)`; after maximum
+#'   likelihood, responses drawn from the fitted mixture. The first is the default after least squares; after maximum
+#'   likelihood, where it would make no sense, `"parametric"`.
 #' @param n_starts Number of starts to draw in each replicate, beside the fit itself. The default 0 starts from the fit
 #'   alone: fast, and the question is how the solution at hand varies. Others show how often the data lead to another.
 #' @param x,object Replicates from `bootstrap_moe()`.
@@ -21,10 +23,13 @@
 #' *Residuals* are multiplied by the square roots of their weights, centred, and multiplied by
 #' \eqn{\sqrt{n / (n - df)}}{sqrt(n / (n - df))}, because least squares makes them too small; new errors are divided by
 #' the square roots of the weights. *Cases* multiply the weights by the number of times that a row was drawn. Rows with
-#' weight zero do not count. The centre and scale of a standardized cosine gate stay those of the fit.
+#' weight zero do not count. The centre and scale of a standardized cosine gate stay those of the fit. *Parametric*
+#' responses of a mixture are one for each row, as in [simulate()][simulate.cosine_moe], and keep the row's weight: where
+#' weights are numbers of equal rows, write these rows out first.
 #'
 #' *Labels.* The experts of a replicate are assigned to those of the fit so that the sum of squared differences of gate
-#' contrasts and parameters is smallest, each difference in units of the information about its coordinate.
+#' contrasts, parameters and logarithms of dispersions is smallest, each difference in units of the information about
+#' its coordinate.
 #'
 #' *Failures.* A replicate that stops with an error is a row of `NA` with its reason in `status`; one that has not
 #' converged keeps its numbers and says so there. None is replaced.
@@ -38,8 +43,8 @@
 #' they put on the boundary.
 #'
 #' @return An object of class `moe_bootstrap`, a list: `coefficients`, a matrix with a row for each replicate and the
-#'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse`, `status`
-#'   and `message` of each replicate; `irregular`, why standard errors of the fit would mislead (if so); `type`,
+#'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse` (`loglik`
+#'   after maximum likelihood), `status` and `message` of each replicate; `irregular`, why standard errors of the fit would mislead (if so); `type`,
 #'   `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates
 #'   that did not fail, of which there must be two (else a `cosmoe_error_bootstrap`); `confint()`: a matrix as for fits;
 #'   `print()`: its argument, invisibly.
@@ -61,11 +66,11 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
                           n_starts = 0, ...) {
   check_dots_empty(...)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe()")
-  check_least_squares(fit, "bootstrap_moe()")
   count <- check_count(R, lower = 2L, argument = "R")
-  type <- check_choice(type, c("residual", "cases", "parametric"))
+  type <- if (missing(type) && is_em(fit)) "parametric" else check_choice(type, c("residual", "cases", "parametric"))
+  if (is_em(fit) && type == "residual") stop_input("type", type, "\"parametric\" or \"cases\" for maximum likelihood")
   n_starts <- check_count(n_starts, lower = 0L)
-  if (type != "cases" && !is.finite(fit$sigma)) {
+  if (!is_em(fit) && type != "cases" && !is.finite(fit$sigma)) {
     stop_input("fit", I("one without any"), "one with residual degrees of freedom")
   }
   info <- information(fit, parent.frame())
@@ -83,11 +88,11 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
     list(
       coefficients = coefficients,
       estimate = coef(fit, "identifiable"),
-      status = data.frame(
-        sse = vapply(runs, function(run) run$sse, 0),
-        status = vapply(runs, function(run) run$status, ""),
-        message = vapply(runs, function(run) run$message, "")
-      ),
+      status = stats::setNames(data.frame(
+        vapply(runs, function(run) run$value, 0),
+        vapply(runs, function(run) run$status, ""),
+        vapply(runs, function(run) run$message, "")
+      ), c(if (is_em(fit)) "loglik" else "sse", "status", "message")),
       type = type, n_starts = n_starts, irregular = info$irregular, call = match.call()
     ),
     class = "moe_bootstrap"
@@ -106,41 +111,55 @@ bootstrap_task <- function(fit, info, type, n_starts) {
   control <- fit$control
   control$on_interrupt <- "stop"
   control$n_starts <- n_starts
-  # The information about each row of the tables of gates and experts, mean over the experts.
+  # The information about each row of the tables of gates, experts and dispersions, mean over the experts.
   about <- diag(crossprod(info$maps$work, info$normal %*% info$maps$work))
-  at_gate <- if (fit$k > 1L) seq_len((nrow(fit$gate$u) + 1L) * fit$k) else integer()
-  mean_of <- function(values) rowMeans(matrix(values, ncol = fit$k))
+  sizes <- c(if (fit$k > 1L) (nrow(fit$gate$u) + 1L) * fit$k else 0L, length(fit$experts))
+  part <- rep(1:3, c(sizes, length(about) - sum(sizes)))
+  mean_of <- function(values) rowMeans(matrix(rep_len(values, ceiling(length(values) / fit$k) * fit$k), ncol = fit$k))
   list(
-    fit = unclass(fit)[c(
+    fit = unclass(fit)[intersect(c(
       "gate", "experts", "router", "expert", "k", "weights", "fitted.values", "residuals", "sigma", "nobs",
-      "df.residual"
-    )],
+      "df.residual", "method", "family", "dispersions", "dispersion"
+    ), names(fit))],
     data = list(
-      x = rows$x, z = z, y = fit$y, w = fit$weights, offset = fit$offset, names = fit$names, gate_frozen = frozen
+      x = rows$x, z = z, y = fit$y, trials = fit$trials, w = fit$weights, offset = fit$offset, names = fit$names,
+      gate_frozen = frozen
     ),
+    # What responses of a mixture are drawn from.
+    mixture = if (is_em(fit) && type == "parametric") {
+      evaluate_model(fit, list(x = rows$x, z = rows$z, offset = fit$offset), info$threads)[c("gate", "expert")]
+    },
     standardize = fit$standardize, control = control, type = type,
-    units = sqrt(c(mean_of(about[at_gate]), mean_of(if (length(at_gate)) about[-at_gate] else about)))
+    units = sqrt(unlist(lapply(1:3, function(i) mean_of(about[part == i]))))
   )
 }
 
 bootstrap_replicate <- function(i, task, progress) {
   fit <- task$fit
   data <- resampled(task)
-  start <- list(u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts))
+  start <- list(
+    u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts), phi = unname(log_dispersion(fit))
+  )
   names <- names(coef.cosine_moe(fit, "identifiable"))
+  likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
   estimate <- function(start) {
-    estimate_model(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control)
+    estimate_model(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control, likelihood)
+  }
+  # A degenerate likelihood is no better, however large.
+  value_of <- function(found) if (is_em(fit)) found$loglik else min(found$starts$objective, na.rm = TRUE)
+  badness <- function(found) {
+    if (found$convergence$status == "degenerate") Inf else if (is_em(fit)) -value_of(found) else value_of(found)
   }
   run <- tryCatch(
     {
       found <- estimate(start)
       if (task$control$n_starts > 0L) {
         other <- estimate(NULL)
-        if (min(other$starts$objective, na.rm = TRUE) < min(found$starts$objective, na.rm = TRUE)) found <- other
+        if (badness(other) < badness(found)) found <- other
       }
       list(
         coefficients = stats::setNames(aligned_coefficients(found, task), names),
-        sse = min(found$starts$objective, na.rm = TRUE),
+        value = value_of(found),
         status = found$convergence$status, message = found$convergence$message
       )
     },
@@ -148,7 +167,7 @@ bootstrap_replicate <- function(i, task, progress) {
       if (inherits(e, "cosmoe_error_interrupt")) stop(e)
       list(
         coefficients = stats::setNames(rep(NA_real_, length(names)), names),
-        sse = NA_real_, status = "failed", message = conditionMessage(e)
+        value = NA_real_, status = "failed", message = conditionMessage(e)
       )
     }
   )
@@ -169,6 +188,11 @@ resampled <- function(task) {
     data$w <- replace(w, counts, w[counts] * drawn)
     return(data)
   }
+  if (!is.null(task$mixture)) {
+    y <- draw_mixture(fit, task$mixture, data$trials)
+    data$y[counts] <- (if (is.null(data$trials)) y else y / pmax(data$trials, 1))[counts]
+    return(data)
+  }
   error <- if (task$type == "parametric") {
     stats::rnorm(m, sd = fit$sigma)
   } else {
@@ -183,14 +207,17 @@ resampled <- function(task) {
 # The coefficients with the experts in the order of the fit's.
 aligned_coefficients <- function(found, task) {
   fit <- task$fit
-  table_of <- function(gate, experts) {
-    list(gate = gate_contrasts(gate, fit$router), experts = intercept_first(experts))
+  table_of <- function(gate, experts, phi) {
+    list(
+      gate = gate_contrasts(gate, fit$router), experts = intercept_first(experts),
+      phi = if (length(phi)) matrix(rep_len(phi, fit$k), 1L)
+    )
   }
-  old <- table_of(fit$gate, fit$experts)
-  new <- table_of(found[c("u", "b")], structure(found$eta, dimnames = dimnames(fit$experts)))
-  scaled <- function(table) rbind(unname(table$gate), unname(table$experts)) * task$units
+  old <- table_of(fit$gate, fit$experts, log_dispersion(fit))
+  new <- table_of(found[c("u", "b")], structure(found$eta, dimnames = dimnames(fit$experts)), found$phi)
+  scaled <- function(table) rbind(unname(table$gate), unname(table$experts), table$phi) * task$units
   by <- assign_columns(scaled(new), scaled(old))
-  c(new$gate[, by], new$experts[, by])
+  c(new$gate[, by], new$experts[, by], if (length(found$phi) > 1L) found$phi[by] else found$phi)
 }
 
 # For each column of `target` a different column of `x`, so that the sum of squared distances is least.
@@ -281,7 +308,7 @@ print.moe_bootstrap <- function(x, digits = max(3L, getOption("digits") - 3L), .
   check_dots_empty(...)
   status <- x$status$status
   count <- count_words(length(status), "replicate")
-  print_line("Bootstrap of a mixture of experts: ", count, ", ", bootstrap_words(x$type))
+  print_line("Bootstrap of a mixture of experts: ", count, ", ", bootstrap_words(x$type, x$status))
   odd <- table(status[status != "converged"])
   if (length(odd)) print_line("Not converged: ", paste(odd, names(odd), collapse = ", "), ".")
   if (length(x$irregular)) {
@@ -296,10 +323,10 @@ print.moe_bootstrap <- function(x, digits = max(3L, getOption("digits") - 3L), .
   invisible(x)
 }
 
-bootstrap_words <- function(type) {
+bootstrap_words <- function(type, status) {
   switch(type,
     residual = "residuals drawn with replacement",
     cases = "rows drawn with replacement",
-    parametric = "Gaussian errors"
+    parametric = if ("loglik" %in% names(status)) "responses drawn from the fit" else "Gaussian errors"
   )
 }

@@ -46,7 +46,8 @@ canonicalize <- function(G) {
   by <- canonical_order(b, eta, u, sparse = is_sparse_router(G$router, length(b)))
   u <- u[, by, drop = FALSE]
   beta <- core_call(core_gate_to_beta(core_model(G$router, G$expert, length(b))$router, u))
-  new_mixing_measure(b[by], beta, u, eta[, by, drop = FALSE], G$router, G$expert, G$z_center, G$z_scale, G$shared)
+  eta <- eta[, by, drop = FALSE]
+  new_mixing_measure(b[by], beta, u, eta, G$router, G$expert, G$z_center, G$z_scale, G$shared, G$link)
 }
 
 as_measure <- function(x, argument = deparse1(substitute(x))) {

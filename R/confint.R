@@ -7,7 +7,9 @@
 #' @param parm Which parameters, by name or number; by default all.
 #' @param level Confidence level, a number between 0 and 1.
 #' @param method `"wald"`: estimate plus and minus a multiple of the standard error. `"profile"`: all values that
-#'   raise the sum of squares, minimised over all other parameters, by no more than a multiple of the residual variance.
+#'   raise the sum of squares, minimised over all other parameters, by no more than a multiple of the residual variance
+#'   (for maximum likelihood: that lower the log-likelihood by no more than half a quantile of the chi-square
+#'   distribution).
 #' @param type For `"wald"`: the standard errors, see [vcov.cosine_moe()].
 #' @param ... Nothing: any further argument is an error.
 #'
@@ -19,12 +21,14 @@
 #' the quantile of t; it is infinite where the sum of squares does not rise enough in the whole parameter space, and
 #' `NA`, with a warning of class `cosmoe_warning_irregular`, where the minimum could not be found.
 #'
-#' For `method = "em"` of [fit_cosine_moe()] only `"wald"` is there, with quantiles of the normal distribution.
+#' For fits by maximum likelihood -2 log-likelihood takes the place of SSE / sigma^2, and both methods use quantiles of
+#' the normal distribution, as [stats::confint.glm()] does; dispersions are there by their logarithms. Ends do not
+#' depend on the coordinates in which the other parameters are written.
 #'
 #' Where standard errors would mislead (see [vcov.cosine_moe()]), profiles do too: all ends are `NA`, with the reasons
 #' in the attribute `irregular` and in one warning of class `cosmoe_warning_irregular`. The bootstrap is the
-#' alternative. A profile that finds a smaller sum of squares than the fit stops with a `cosmoe_error_profile`: the fit
-#' is not at the minimum.
+#' alternative. A profile that finds a smaller sum of squares (or a larger likelihood) than the fit stops with a
+#' `cosmoe_error_profile`: the fit is not at the optimum.
 #'
 #' @return A matrix with one row for each parameter and the columns lower and upper end, as for [stats::confint()].
 #' @seealso [vcov.cosine_moe()], [bootstrap_moe()].
@@ -47,7 +51,6 @@ confint.cosine_moe <- function(object, parm, level = 0.95, method = c("wald", "p
   method <- check_choice(method, c("wald", "profile"))
   type <- check_choice(type, c("model", "sandwich"))
   if (method == "profile" && type != "model") stop_input("type", type, "\"model\" with `method = \"profile\"`")
-  if (method == "profile") check_least_squares(object, "profile intervals")
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no confidence intervals")
   ends <- interval_matrix(names(estimate)[parm], level)

@@ -19,8 +19,9 @@
 #' expert is a polynomial of degree 1). With a single gate covariate the cosine router sees its sign only, and the two
 #' sides are compared.
 #'
-#' Values phi(a'x + b) of different units count as independent functions, up to the identities of phi. Under a *linear*
-#' router this has exceptions for tanh and sigmoid, which are ratios of exponentials themselves: such coincidences are
+#' Values phi(a'x + b) of different units count as independent functions, up to the identities of phi; so do means of
+#' experts behind a link, up to the identities of the link. Under a *linear* router this has exceptions for tanh and
+#' sigmoid (or the logit link), which are ratios of exponentials themselves, and for the log link: such coincidences are
 #' not found. Custom experts are equal if they are the same function with equal parameters.
 #'
 #' *Sparse gates* (`top_k`). Atoms must agree one by one up to translation and order; with a single active expert
@@ -82,7 +83,7 @@ expanded_measure <- function(G, unit) {
     b = G$beta0 - log_sum_exp(G$beta0), u = G$u / unit, unit = unit, d = d, router = G$router,
     z_center = G$z_center, z_scale = G$z_scale,
     active = if (is_sparse_router(G$router, k)) G$router$top_k else 0L,
-    terms = lapply(seq_len(k), function(i) expert_terms(G$expert, G$eta[, i], d))
+    terms = lapply(seq_len(k), function(i) mean_terms(G$link, G$expert, G$eta[, i], d))
   )
 }
 
@@ -101,6 +102,34 @@ expert_terms <- function(expert, eta, d) {
       c(do.call(c, units), list(term("one", 0, eta[length(eta)])))
     },
     ridge_terms(expert$name, eta, 1)
+  )
+}
+
+# The inverse link of an expert, by identities where it is a linear form: multiples of one exponential, squares as
+# polynomials, sigmoids, one sign or size of the form.
+mean_terms <- function(link, expert, eta, d) {
+  terms <- expert_terms(expert, eta, d)
+  if (link == "identity") return(terms)
+  terms <- Filter(function(t) t$weight != 0, terms)
+  kinds <- vapply(terms, function(t) t$kind, "")
+  if (!all(kinds %in% c("one", "x"))) {
+    whole <- term(paste(c(link, unlist(unclass(expert)[c("name", "degree", "activation")])), collapse = " "),
+                  canonical_experts(matrix(eta), expert)[, 1L], 1)
+    return(list(c(whole, list(value = expert$value))))
+  }
+  a <- Reduce(`+`, lapply(terms[kinds == "x"], function(t) t$weight * t$key), numeric(d))
+  form <- c(a, sum(vapply(terms[kinds == "one"], function(t) t$weight, 0)))
+  if (all(a == 0)) return(list(term("one", 0, mean_of_link(list(link = link), form[d + 1L]))))
+  sign <- leading_sign(matrix(a))
+  size <- sqrt(sum(a^2))
+  switch(link,
+    log = list(term("exp", a, exp(form[d + 1L]))),
+    sqrt = polynomial_terms(form, 2L),
+    logit = ridge_terms("sigmoid", form, 1),
+    # Phi(t) = 1 - Phi(-t)
+    probit = list(term("probit", sign * form, sign), term("one", 0, as.double(sign < 0))),
+    inverse = list(term("inverse", sign * form / size, sign / size)),
+    list(term(link, form, 1))
   )
 }
 

@@ -53,6 +53,9 @@ mean_of_link <- function(family, eta) {
   if (is.null(dim(eta))) mean else array(mean, dim(eta), dimnames(eta))
 }
 
+# The derivative of the mean in the linear predictor.
+link_slope <- function(family, eta) stats::make.link(family$link)$mu.eta(eta)
+
 # Link of the response moved away from where it is infinite, as glm() begins, and the working weights there.
 linearised_response <- function(family, y, trials) {
   size <- max(mean(abs(y)), 1e-300)

@@ -111,50 +111,109 @@ feasible_experts <- function(eta, sample, model) {
   eta
 }
 
-# Solutions of the models that this one contains, each found by a shorter search, as starts: one dispersion for all, and
-# a gate without covariates. `starts` are the fit's own with one expert less, split.
+# Solutions of the models that this one contains as starts: one dispersion for all, and a gate without covariates.
+# `starts` are the fit's own with one expert less, split.
 contained_starts <- function(search, sample, starts) {
   model <- search$model
   if (!is_likelihood(model) || model$k < 2L || search$control$optimizer == "sgd") return(list())
+  find <- function(...) {
+    if (isTRUE(search$state$interrupted)) return(list())
+    if (is_scarce(search)) whole_search(search, ...) else short_search(search, sample, starts, ...)
+  }
   c(
-    if (model$dispersions > 1L) contained_search(search, sample, starts, "equal dispersion", equal = TRUE),
-    if (ncol(sample$z) > 0L && !is_sparse(model)) {
-      contained_search(search, sample, starts, "constant gate", constant_gate = TRUE)
-    }
+    if (model$dispersions > 1L) find("equal dispersion", equal = TRUE),
+    if (ncol(sample$z) > 0L && !is_sparse(model)) find("constant gate", constant_gate = TRUE)
   )
 }
 
-contained_search <- function(search, sample, starts, kind, equal = FALSE, constant_gate = FALSE) {
-  if (isTRUE(search$state$interrupted)) return(list())
-  control <- search$control
-  k <- search$model$k
-  full <- search
-  d <- ncol(sample$z)
+# With few rows for each parameter the likelihood has so many maxima that a short search may well miss those which the
+# contained model has when fitted by itself.
+is_scarce <- function(search) {
+  rows <- search$rows
+  n <- if (is.null(rows$w)) nrow(rows$x) else sum(rows$w > 0)
+  gate <- ncol(if (is.null(rows$z)) rows$x else rows$z) + 1L
+  size <- search$model$k * (gate + expert_n_par(search$model$expert, ncol(rows$x))) + search$model$dispersions
+  n < 10L * size
+}
+
+contained_model <- function(search, equal, constant_gate) {
   if (equal) search$model$dispersions <- 1L
   if (constant_gate) {
     search$rows$z <- matrix(0, nrow(search$rows$x), 0L)
     search$rows[c("z_center", "z_scale")] <- NULL
-    search$model$router <- core_model(router_linear(), expert_constant(), k)$router
+    search$model$router <- core_model(router_linear(), expert_constant(), search$model$k)$router
   }
+  # The contained model is not what an interrupt should hand back.
+  search$state <- search_state(search$state)
+  search
+}
+
+# The search that the contained model would have by itself, with the same random numbers: so the larger model never ends
+# lower with one seed. Models that several others contain are searched once.
+whole_search <- function(search, kind, equal = FALSE, constant_gate = FALSE) {
+  part <- contained_model(search, equal, constant_gate)
+  before <- generator_state()
+  on.exit(set_generator_state(before))
+  set_generator_state(search$state$seed)
+  runs <- search_once(part, start_sample(part$rows, part$model), NULL)
+  contained_start(runs, part, search, kind)
+}
+
+# The state of a search: whether it was interrupted and the best run then (R/multistart.R), the generator's state at the
+# beginning, and the results of models that were searched.
+search_state <- function(parent = NULL) {
+  state <- new.env()
+  state$seed <- if (is.null(parent)) generator_state() else parent$seed
+  state$searched <- if (is.null(parent)) new.env() else parent$searched
+  state
+}
+
+# search_starts(), or its runs if this model has been searched, with the generator left as the search leaves it.
+search_once <- function(search, sample, progress) {
+  if (!is_likelihood(search$model)) return(search_starts(search, sample, progress))
+  key <- paste(search$model$k, search$model$dispersions, ncol(sample$z))
+  known <- search$state$searched[[key]]
+  if (is.null(known)) {
+    known <- list(runs = search_starts(search, sample, progress), generator = generator_state())
+    if (!isTRUE(search$state$interrupted)) assign(key, known, envir = search$state$searched)
+  } else {
+    set_generator_state(known$generator)
+  }
+  known$runs
+}
+
+# A shorter search from starts of the larger model.
+short_search <- function(search, sample, starts, kind, equal = FALSE, constant_gate = FALSE) {
+  control <- search$control
+  k <- search$model$k
+  part <- contained_model(search, equal, constant_gate)
   fit_to <- function(start) {
     if (constant_gate) start$u <- matrix(0, 0L, k)
-    if (search$model$dispersions == 1L) start$phi <- mean(start$phi)
+    if (part$model$dispersions == 1L) start$phi <- mean(start$phi)
     start
   }
   count <- max(k, control$n_starts %/% 4L)
-  starts <- c(begin_starts(sample, full$model, count), utils::head(starts, k - 1L))
-  few <- thinned_search(search)
-  # The contained model is not what an interrupt should hand back.
-  few$state <- search$state <- new.env()
+  starts <- c(begin_starts(sample, search$model, count), utils::head(starts, k - 1L))
+  few <- thinned_search(part)
   runs <- run_starts(few, lapply(starts, fit_to), control$short_passes)
   runs <- continue_runs(few, runs, min(4L, control$n_long), control$max_passes)
-  full$state$interrupted <- search$state$interrupted
+  contained_start(runs, few, search, kind)
+}
+
+# The best of the contained model's runs as a start of the larger one.
+contained_start <- function(runs, part, search, kind) {
+  if (isTRUE(part$state$interrupted)) {
+    search$state$interrupted <- TRUE
+    return(list())
+  }
   best <- runs[[best_run(runs)]]
   if (!is.finite(best$objective)) return(list())
+  model <- search$model
+  d <- ncol(if (is.null(search$rows$z)) search$rows$x else search$rows$z)
   u <- best$u
-  if (constant_gate) u <- matrix(if (full$model$router$name == "cosine") full$model$router$scale / sqrt(d) else 0, d, k)
+  if (nrow(u) < d) u <- matrix(if (model$router$name == "cosine") model$router$scale / sqrt(d) else 0, d, model$k)
   list(list(
-    kind = kind, u = u, b = best$b, eta = best$eta, phi = rep_len(best$phi, full$model$dispersions),
-    contained = if (!isTRUE(few$thinned) && !isTRUE(best$degenerate)) best$objective
+    kind = kind, u = u, b = best$b, eta = best$eta, phi = rep_len(best$phi, model$dispersions),
+    contained = if (!isTRUE(part$thinned) && !isTRUE(best$degenerate)) best$objective
   ))
 }

@@ -1,14 +1,15 @@
 #' Likelihood of a fitted mixture of experts, and comparison of fits
 #'
 #' @description `logLik()` is the maximum of the likelihood (for least squares, the Gaussian one), from which
-#' [stats::AIC()] and [stats::BIC()] follow. `anova()` compares nested fits by F tests.
+#' [stats::AIC()] and [stats::BIC()] follow. `anova()` compares nested fits, by F tests after least squares and by
+#' likelihood ratio tests after maximum likelihood.
 #'
 #' @param object A fit from [fit_cosine_moe()].
 #' @param ... For `anova()`, one or more further fits to the same data. For `logLik()` nothing: any further argument is
 #'   an error.
 #'
 #' @details *Likelihood.* For `method = "em"` it is the fit's maximum, with maximum likelihood estimates of the
-#' dispersions (divisor n), `fit$df` degrees of freedom, and weights as multiples of rows; `anova()` does not apply.
+#' dispersions (divisor n), `fit$df` degrees of freedom, and weights as multiples of rows.
 #' Least squares assumes no distribution; `logLik()` assumes independent Gaussian errors with variance sigma^2, or
 #' sigma^2 / weight. Its degrees of freedom are `fit$df`, the number of identifiable parameters, plus one for sigma. The
 #' gate's translations do not count, nor do the norms of the cosine router's vectors. In regular models \eqn{(SSE(truth)
@@ -28,8 +29,16 @@
 #' responses drawn by [simulate()][simulate.cosine_moe] from the smaller fit, and see how often the decrease is as
 #' large.
 #'
+#' *Likelihood ratio tests.* After maximum likelihood, twice the increase of the log-likelihood is compared with the
+#' chi-square distribution of as many degrees of freedom as there are additional parameters. Fits must be nested in the
+#' same sense, with the same family and link; one dispersion for all is nested in one for each expert, and a constant
+#' gate (`y ~ x | 1`) in every dense one. What has been said of irregular fits and of k against k + 1 experts holds here
+#' as well.
+#'
 #' @return `logLik()`: a number of class `logLik` with the attributes `df`, `nobs` and `boundary`. `anova()`: a data
-#'   frame of class `anova`, one row for each fit. Fits that are not nested stop with a `cosmoe_error_input`.
+#'   frame of class `anova`, one row for each fit: `Res.Df`, `RSS`, `Df`, `Sum of Sq`, `F`, `Pr(>F)` after least
+#'   squares, `Npar` (number of parameters), `logLik`, `Df`, `Chisq`, `Pr(>Chisq)` after maximum likelihood. Fits that
+#'   are not nested, or not by the same method, stop with a `cosmoe_error_input`.
 #'
 #' @seealso [vcov.cosine_moe()], [summary.cosine_moe()].
 #' @examples
@@ -66,7 +75,6 @@ anova.cosine_moe <- function(object, ...) {
   fits <- list(object, ...)
   if (length(fits) < 2L) stop_input("...", I("empty"), "one or more further fits")
   for (fit in fits) if (!inherits(fit, "cosine_moe")) stop_input("...", fit, "fits from fit_cosine_moe()")
-  for (fit in fits) check_least_squares(fit, "anova()")
   env <- parent.frame()
   fits <- fits[order(vapply(fits, function(fit) fit$df, 0))]
   for (i in seq_along(fits)[-1L]) check_nested(fits[[i - 1L]], fits[[i]])
@@ -74,48 +82,73 @@ anova.cosine_moe <- function(object, ...) {
   pairs <- seq_along(fits)[-1L]
   against <- vapply(pairs, function(i) fits[[i]]$k != fits[[i - 1L]]$k, NA)
   doubtful <- vapply(pairs, function(i) against[i - 1L] || length(c(reasons[[i - 1L]], reasons[[i]])) > 0L, NA)
+  likelihood <- is_em(object)
+  table <- if (likelihood) ratio_table(fits) else variance_table(fits)
+  table[c(FALSE, doubtful), ncol(table)] <- NA
+  warn_irregular(
+    unique(c(
+      if (any(against)) "under the hypothesis of fewer experts the parameters of the others cannot be identified",
+      unlist(reasons)
+    )),
+    sprintf("The %s distribution does not hold, so p-values are missing", if (likelihood) "chi-square" else "F")
+  )
+  heading <- vapply(seq_along(fits), function(i) sprintf("Model %d: %s", i, fit_label(fits[[i]])), "")
+  title <- if (likelihood) "Likelihood Ratio Tests\n" else "Analysis of Variance Table\n"
+  structure(
+    table,
+    heading = c(title, paste0(paste(heading, collapse = "\n"), "\n")), class = c("anova", "data.frame")
+  )
+}
 
+variance_table <- function(fits) {
   rest <- vapply(fits, function(fit) fit$df.residual, 0)
   sse <- vapply(fits, stats::deviance, 0)
   df <- c(NA, -diff(rest))
   decrease <- c(NA, -diff(sse))
   ratio <- decrease / df / fits[[length(fits)]]$sigma^2
   p <- stats::pf(ratio, df, rest[length(rest)], lower.tail = FALSE)
-  p[c(FALSE, doubtful)] <- NA
-  warn_irregular(
-    unique(c(
-      if (any(against)) "under the hypothesis of fewer experts the parameters of the others cannot be identified",
-      unlist(reasons)
-    )),
-    "The F distribution does not hold, so p-values are missing"
+  data.frame(
+    `Res.Df` = rest, RSS = sse, Df = df, `Sum of Sq` = decrease, `F` = ratio, `Pr(>F)` = p, check.names = FALSE
   )
-  heading <- vapply(seq_along(fits), function(i) sprintf("Model %d: %s", i, fit_label(fits[[i]])), "")
-  structure(
-    data.frame(
-      `Res.Df` = rest, RSS = sse, Df = df, `Sum of Sq` = decrease, `F` = ratio, `Pr(>F)` = p, check.names = FALSE
-    ),
-    heading = c("Analysis of Variance Table\n", paste0(paste(heading, collapse = "\n"), "\n")),
-    class = c("anova", "data.frame")
-  )
+}
+
+ratio_table <- function(fits) {
+  count <- vapply(fits, function(fit) fit$df, 0)
+  loglik <- vapply(fits, function(fit) fit$loglik, 0)
+  df <- c(NA, diff(count))
+  # Equal maxima may differ by rounding.
+  ratio <- c(NA, pmax(2 * diff(loglik), 0))
+  p <- stats::pchisq(ratio, df, lower.tail = FALSE)
+  data.frame(Npar = count, logLik = loglik, Df = df, Chisq = ratio, `Pr(>Chisq)` = p, check.names = FALSE)
 }
 
 fit_label <- function(fit) {
   parts <- if (is.null(fit$formula)) "" else paste0(deparse1(stats::formula(fit)), ", ")
-  sprintf("%s%d x %s%s", parts, fit$k, format(fit$expert), if (fit$k > 1L) paste(",", format(fit$router)) else "")
+  sprintf(
+    "%s%d x %s%s%s", parts, fit$k, format(fit$expert), if (fit$k > 1L) paste(",", format(fit$router)) else "",
+    if (identical(fit$dispersions, "equal")) sprintf(", equal %s", dispersion_name(fit$family)) else ""
+  )
 }
 
 check_nested <- function(small, large) {
   refuse <- function(...) stop_input("...", I(paste0(...)), "fits that are nested in one another")
   same <- function(field) isTRUE(all.equal(unclass(small)[[field]], unclass(large)[[field]], check.attributes = FALSE))
-  for (field in c("y", "weights", "offset")) {
+  if (is_em(small) != is_em(large)) refuse("fits by different methods")
+  for (field in c("y", "trials", "weights", "offset")) {
     if (!same(field)) refuse("fits with different `", field, "`")
   }
   if (small$df == large$df) refuse("fits with the same degrees of freedom")
   if (!identical(unclass(small$expert), unclass(large$expert))) refuse("fits with different experts")
   if (!all(small$names$x %in% large$names$x)) refuse("fits whose experts have different covariates")
-  # A single expert has no gate.
+  if (!identical(small$family, large$family)) refuse("fits with different families or links")
+  # A single expert has no gate, and a dispersion of its own.
   if (small$k > 1L) {
-    if (!identical(unclass(small$router), unclass(large$router))) refuse("fits with different routers")
+    if (identical(small$dispersions, "free") && identical(large$dispersions, "equal")) {
+      refuse("fits of which the one with fewer parameters has more dispersions")
+    }
+    # A constant gate is one of any dense router.
+    constant <- length(small$names$z) == 0L && !is_sparse_router(large$router, large$k)
+    if (!constant && !identical(unclass(small$router), unclass(large$router))) refuse("fits with different routers")
     linear <- small$router$name == "linear"
     inside <- if (linear) all(small$names$z %in% large$names$z) else setequal(small$names$z, large$names$z)
     if (!inside || !(linear || small$standardize == large$standardize)) {
@@ -123,7 +156,9 @@ check_nested <- function(small, large) {
     }
   }
   if (small$k > large$k) refuse("fits of which the one with more experts has fewer parameters")
-  if (large$sse > small$sse * (1 + 1e-8)) {
+  if (is_em(small)) {
+    if (large$loglik < small$loglik - 1e-3) refuse("a larger fit with a lower likelihood: it is not at its maximum")
+  } else if (large$sse > small$sse * (1 + 1e-8)) {
     refuse("a larger fit with a larger sum of squares: it is not at its minimum")
   }
 }

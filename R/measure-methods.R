@@ -14,7 +14,8 @@
 #' @param threads Number of threads, a whole number; the result is the same for any.
 #' @param nsim Number of rows n to draw; `simulate(G, n = 100)` works too. Not needed when `x` is a matrix.
 #' @param seed `NULL`, or a number for [set.seed()]; the generator's state is then restored afterwards.
-#' @param sigma Standard deviation of the Gaussian noise, a number of at least 0.
+#' @param sigma Standard deviation of the Gaussian noise round the regression function, a number of at least 0; for
+#'   measures of other families 0 gives the mean.
 #' @param xlim With a single covariate, the range over which `plot()` draws the curve: by default -1 to 1, or the gate's
 #'   centre plus and minus twice its scale where they come from a fit.
 #' @param ... Nothing: any further argument is an error.
@@ -57,6 +58,9 @@ evaluate_measure <- function(G, data, threads = 1L) {
   par <- list(u = G$u, b = G$beta0, eta = G$eta)
   value <- core_call(core_predict(core_model(G$router, G$expert, length(G$beta0)), rows, par, threads))
   value$response <- as.vector(value$f)
+  if (G$link == "identity") return(value)
+  value$expert <- mean_of_link(G, value$expert)
+  value$response <- rowSums(ifelse(value$gate > 0, value$gate * value$expert, 0))
   value
 }
 
@@ -126,15 +130,20 @@ draw_covariates <- function(x, n, d, argument = "x") {
 
 #' @export
 format.mixing_measure <- function(x, digits = getOption("digits"), ...) {
-  sprintf("%d atoms, %s router, %s experts", length(x$beta0), format(x$router, digits = digits), format(x$expert))
+  sprintf(
+    "%d atoms, %s router, %s experts%s", length(x$beta0), format(x$router, digits = digits), format(x$expert),
+    link_words(x)
+  )
 }
+
+link_words <- function(G) if (G$link == "identity") "" else paste0(", ", G$link, " link")
 
 #' @export
 print.mixing_measure <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
   cat("Mixing measure: ", count_words(length(x$beta0), "atom"), "\n", sep = "")
   cat("Router:  ", format(x$router, digits = digits), ", ", count_words(nrow(x$u), "covariate"), "\n", sep = "")
-  cat("Experts: ", format(x$expert), "\n\n", sep = "")
+  cat("Experts: ", format(x$expert), link_words(x), "\n\n", sep = "")
   row <- function(values, names) structure(values, dimnames = list(names, atom_names(x)))
   table <- rbind(
     row(t(exp(x$beta0)), "mass exp(beta_0)"), row(t(x$beta0), "beta_0"),

@@ -5,7 +5,8 @@
 #' \deqn{G = \sum_{i} \exp(\beta_{0i}) \delta_{(\beta_{1i}, \eta_i)}}{G = sum_i exp(beta_0i) delta_(beta_1i, eta_i)}
 #' with its router and its experts. Its regression function is \eqn{f_G(x) = \sum_i p_i(z) h(x, \eta_i)}{f_G(x) =
 #' sum_i p_i(z) h(x, eta_i)}, where the weights p are the softmax of the router's scores plus \eqn{\beta_0} (see
-#' [routers]) and z is x unless the gate has covariates of its own.
+#' [routers]) and z is x unless the gate has covariates of its own. With a link g other than the identity the experts
+#' are linear predictors, and \eqn{g^{-1}(h)} stands for h.
 #'
 #' @param beta0 Biases \eqn{\beta_{0i}}{beta_0i}, logarithms of the masses of the atoms: a finite numeric vector of
 #'   length k.
@@ -14,8 +15,9 @@
 #' @param eta The experts' parameters: a finite q x k matrix, one column an atom, in the order of [experts]; for
 #'   phi(a'x + b) first a, then b.
 #' @param router,expert A router and an expert, or their names: see [routers] and [experts].
-#' @param fit A fit from [fit_cosine_moe()]; by maximum likelihood only with the identity link, for which the mean is
-#'   such a regression function.
+#' @param link The link of the experts' means: `"identity"`, the paper's model, `"log"`, `"inverse"`, `"sqrt"`,
+#'   `"logit"`, `"probit"` or `"cloglog"`.
+#' @param fit A fit from [fit_cosine_moe()].
 #'
 #' @details
 #' A fit may have gates on the boundary, where \eqn{\beta_1} is infinite: its measure keeps the bounded vectors
@@ -23,9 +25,14 @@
 #' `standardize = TRUE` the gate of a fit belongs to centred and scaled covariates; the measure keeps that centre and
 #' scale.
 #'
+#' The measure of a fit by maximum likelihood is that of its mean: it keeps the link of the family, but neither the
+#' family nor the dispersions (sigma or shape), which have no part in the regression function. So they have none in
+#' [canonicalize()], [equivalent()] and [voronoi_loss()] either: experts that differ in their dispersions alone have
+#' equal atoms. For responses of the family draw from the fit, see [simulate.cosine_moe()].
+#'
 #' @return An object of class `mixing_measure`: a list with `beta0` (length k), `beta1` and `u` (d x k, see [routers]),
 #'   `eta` (q x k), `router`, `expert`, and `z_center`, `z_scale` (length d; 0 and 1 unless they come from a fit),
-#'   `shared` (`FALSE` if it comes from a fit whose gate has covariates of its own). Bad arguments stop with a
+#'   `shared` (`FALSE` if it comes from a fit whose gate has covariates of its own), `link`. Bad arguments stop with a
 #'   `cosmoe_error_input`.
 #'
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
@@ -42,12 +49,13 @@
 #' fit <- fit_cosine_moe(dist ~ speed, data = cars, control = moe_control(n_starts = 5))
 #' as_mixing_measure(fit)
 #' @export
-mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", expert = "linear") {
+mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", expert = "linear", link = "identity") {
   if (missing(beta0)) stop_input("beta0", I("missing"), "a finite numeric vector with one bias an atom")
   if (missing(beta1)) stop_input("beta1", I("missing"), "a finite numeric matrix with one column an atom")
   if (missing(eta)) stop_input("eta", I("missing"), "a finite numeric matrix with one column an atom")
   router <- as_router(router)
   expert <- as_expert(expert)
+  link <- check_choice(link, unique(unlist(links_of_families)))
   if (!is.numeric(beta0) || length(beta0) == 0L) {
     stop_input("beta0", beta0, "a finite numeric vector with one bias an atom")
   }
@@ -60,18 +68,19 @@ mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", exper
     stop_input("eta", eta, paste("a matrix with the parameters of", format(expert), "experts as columns"))
   }
   u <- core_call(core_direction_to_gate(core_model(router, expert, k)$router, beta1))
-  new_mixing_measure(beta0, beta1, u, eta, router, expert)
+  new_mixing_measure(beta0, beta1, u, eta, router, expert, link = link)
 }
 
 # `u` agrees with `beta1`, which may be infinite.
-new_mixing_measure <- function(beta0, beta1, u, eta, router, expert, z_center = NULL, z_scale = NULL, shared = TRUE) {
+new_mixing_measure <- function(beta0, beta1, u, eta, router, expert, z_center = NULL, z_scale = NULL, shared = TRUE,
+                               link = "identity") {
   structure(
     list(
       beta0 = as.double(beta0), beta1 = unname(beta1), u = unname(u), eta = unname(eta),
       router = router, expert = expert,
       z_center = if (is.null(z_center)) rep(0, nrow(u)) else as.double(z_center),
       z_scale = if (is.null(z_scale)) rep(1, nrow(u)) else as.double(z_scale),
-      shared = shared
+      shared = shared, link = link
     ),
     class = "mixing_measure"
   )
@@ -83,12 +92,9 @@ as_mixing_measure <- function(fit) {
   if (missing(fit)) stop_input("fit", I("missing"), "a fit from fit_cosine_moe(), or a mixing measure")
   if (inherits(fit, "mixing_measure")) return(fit)
   if (!inherits(fit, "cosine_moe")) stop_input("fit", fit, "a fit from fit_cosine_moe(), or a mixing measure")
-  if (is_em(fit) && fit$family$link != "identity") {
-    stop_input("fit", I(paste("one with the link", fit$family$link)), "a fit with the identity link")
-  }
   new_mixing_measure(
     fit$gate$b, fit$gate$beta, fit$gate$u, fit$experts, fit$router, fit$expert, fit$z_center, fit$z_scale,
-    fit$names$shared
+    fit$names$shared, if (is_em(fit)) fit$family$link else "identity"
   )
 }
 

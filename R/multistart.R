@@ -17,7 +17,7 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
   df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x)) +
     dispersion_count(likelihood, k)
   n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
-  search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = new.env())
+  search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = search_state())
   given <- if (!is.null(start)) given_start(start, search, router, expert)
   runs <- tryCatch(
     if (is.null(given)) search_starts(search) else run_starts(search, list(given), control$max_passes),
@@ -113,7 +113,7 @@ nested_starts <- function(search, sample, progress) {
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
   if (isTRUE(smaller$model$dispersions > 1L)) smaller$model$dispersions <- k - 1L
-  runs <- search_starts(smaller, sample, progress)
+  runs <- search_once(smaller, sample, progress)
   if (isTRUE(search$state$interrupted)) return(list())
   split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
 }

@@ -13,7 +13,7 @@
 #'   with the largest weight (of equals, the first); `"logit"`, the logits behind the weights. For `method = "em"` also
 #'   `"link"`, the linear predictor of each expert, offset included; `"density"`, the density or probability of the
 #'   response; `"quantile"`, quantiles of the response's distribution.
-#' @param se.fit Whether to add standard errors, for the response only.
+#' @param se.fit Whether to add standard errors: for `"response"`, `"experts"`, `"gate"` and `"link"`.
 #' @param interval Whether to add an interval, for the response only: `"confidence"`, for the regression function;
 #'   `"prediction"`, for a new observation, of weight 1 or, without `newdata`, of the weight of its row.
 #' @param level Level of the interval, a number between 0 and 1.
@@ -33,12 +33,19 @@
 #' `fit$model`, else from evaluating the data of the call again, as for [stats::lm()]. If these have changed since the
 #' fit, this is an error. After `na.action = na.exclude`, rows that the fit dropped are there as `NA`.
 #'
-#' *Standard errors*, for least squares only, are those of the delta method with the covariance matrix `vcov(fit)` of
-#' the model. The regression function does not depend on the gauge, so they are always defined; a prediction interval
-#' adds the residual variance, and both intervals use Student's t. Where the asymptotic theory fails (see
+#' *Standard errors* are those of the delta method with the covariance matrix `vcov(fit)` of the model. The regression
+#' function and its parts do not depend on the gauge, so they are always defined. Where the asymptotic theory fails (see
 #' [vcov.cosine_moe()]) the numbers are given, conditional on the choice of experts in sparse gates, but with a warning
 #' of class `cosmoe_warning_irregular` and the reasons in the attribute `irregular`: take them for an order of
 #' magnitude. They need the data of the fit again.
+#'
+#' *Intervals.* After least squares a prediction interval adds the residual variance to the variance of the regression
+#' function, and both intervals use Student's t. After maximum likelihood a confidence interval uses the normal
+#' distribution and is symmetric for the mean (Gaussian family), its logarithm (Poisson and Gamma) or its logit
+#' (binomial), which keeps it in the family's range. The prediction interval then goes from one quantile of the mixture
+#' to another, as with `type = "quantile"`: it has the shape of the mixture, but takes the parameters as known, so that
+#' in small samples it is too short (with n rows and P parameters, its variance lacks a part of about P / n); weights
+#' have no part in it, and for `cbind(successes, failures)` it is one of shares.
 #'
 #' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ..., with
 #'   one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one column
@@ -48,7 +55,8 @@
 #'   `cosmoe_error_data`.
 #'
 #'   With an interval the response is a matrix with the columns `fit`, `lwr` and `upr`; with `se.fit = TRUE` the result
-#'   is a list of `fit` (this vector or matrix), `se.fit`, `df` and `residual.scale`, as for [stats::predict.lm()].
+#'   is a list of `fit` (this vector or matrix), `se.fit`, `df` and `residual.scale`, as for [stats::predict.lm()]; for
+#'   `method = "em"` `df` is `Inf`, and `residual.scale` the experts' sigma (`NULL` for families without).
 #'
 #' @seealso [fit_cosine_moe()], [coef.cosine_moe()], [simulate.cosine_moe()].
 #' @examples
@@ -80,10 +88,12 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
   if (is.character(na.action)) na.action <- get0(na.action, mode = "function", ifnotfound = na.action)
   na.action <- check_function(na.action)
   if (missing(newdata)) newdata <- NULL
+  if (interval != "none" && type != "response") stop_input("type", type, "\"response\", the only one with intervals")
+  if (se.fit && !type %in% c("response", "experts", "gate", "link")) {
+    stop_input("type", type, "\"response\", \"experts\", \"gate\" or \"link\", which have standard errors")
+  }
   if (se.fit || interval != "none") {
-    if (type != "response") stop_input("type", type, "\"response\", the only one with standard errors and intervals")
-    check_least_squares(object, "standard errors of predictions")
-    return(predict_uncertain(object, newdata, se.fit, interval, level, na.action, threads, parent.frame()))
+    return(predict_uncertain(object, newdata, type, se.fit, interval, level, na.action, threads, y, parent.frame()))
   }
   if (is.null(newdata)) {
     if (type == "response") return(stats::fitted(object))
@@ -104,41 +114,105 @@ predict_training <- function(object, type, threads, env, y = NULL, probs = NULL)
   name_rows(fill_rows(prediction(object, values, type, response, probs), data), names(stats::fitted(object)))
 }
 
-# The response with standard errors or intervals, in the shapes of predict.lm().
-predict_uncertain <- function(object, newdata, se.fit, interval, level, na.action, threads, env) {
-  info <- information(object, env)
+# Predictions with standard errors or intervals, in the shapes of predict.lm().
+predict_uncertain <- function(object, newdata, type, se.fit, interval, level, na.action, threads, y, env) {
   data <- if (is.null(newdata)) training_covariates(object, env) else prepare_newdata(object, newdata, na.action)
   names <- if (is.null(newdata)) names(stats::fitted(object)) else given_row_names(newdata)
-  value <- evaluate_model(object, data, threads)$response
-  error <- response_errors(info, data, threads)
-  if (interval != "none") {
-    weight <- if (is.null(newdata) && !is.null(object$weights)) object$weights else 1
-    spread <- if (interval == "prediction") sqrt(error^2 + object$sigma^2 / weight) else error
-    width <- suppressWarnings(stats::qt((1 + level) / 2, object$df.residual)) * spread
-    value <- cbind(fit = value, lwr = value - width, upr = value + width)
+  values <- evaluate_model(object, data, threads)
+  # The quantiles of a mixture take its parameters as known.
+  known <- is_em(object) && interval == "prediction"
+  info <- if (se.fit || !known) information(object, env)
+  error <- if (!is.null(info)) prediction_errors(object, info, data, values, type, threads)
+  value <- prediction(object, values, type)
+  if (known) {
+    trials <- object$trials
+    if (!is.null(trials) && !is.null(newdata)) trials <- new_response(object, newdata, y, data)$trials
+    ends <- mixture_quantiles(object, values, trials, c(1 - level, 1 + level) / 2)
+    if (!is.null(trials)) ends <- ends / pmax(trials, 1)
+    value <- cbind(fit = value, lwr = ends[, 1L], upr = ends[, 2L])
+  } else if (interval != "none") {
+    value <- cbind(fit = value, interval_ends(object, value, error, interval, level, is.null(newdata)))
   }
   finish <- function(v) name_rows(fill_rows(v, data), names, if (!is.null(newdata)) data$na.action)
   warn_irregular(info$irregular, "Standard errors are rough")
   value <- finish(value)
   if (se.fit) {
-    value <- list(fit = value, se.fit = finish(error), df = object$df.residual, residual.scale = object$sigma)
+    df <- if (is_em(object)) Inf else object$df.residual
+    value <- list(fit = value, se.fit = finish(error), df = df, residual.scale = object$sigma)
   }
   if (length(info$irregular)) attr(value, "irregular") <- info$irregular
   value
 }
 
-# Standard errors of the regression function at the rows of `data`, in blocks of rows.
-response_errors <- function(info, data, threads, block = 10000L) {
+# Lower and upper ends round the mean responses, by standard errors of these.
+interval_ends <- function(object, mean, error, interval, level, training) {
+  if (is_em(object)) {
+    scale <- stats::make.link(switch(object$family$name, gaussian = "identity", binomial = "logit", "log"))
+    center <- scale$linkfun(mean)
+    width <- stats::qnorm((1 + level) / 2) * error / scale$mu.eta(center)
+    return(cbind(lwr = scale$linkinv(center - width), upr = scale$linkinv(center + width)))
+  }
+  weight <- if (training && !is.null(object$weights)) object$weights else 1
+  spread <- if (interval == "prediction") sqrt(error^2 + object$sigma^2 / weight) else error
+  width <- suppressWarnings(stats::qt((1 + level) / 2, object$df.residual)) * spread
+  cbind(lwr = mean - width, upr = mean + width)
+}
+
+# Standard errors of what `type` predicts at the rows of `data`, in blocks of rows: a vector, or a matrix with a column
+# for each expert.
+prediction_errors <- function(object, info, data, values, type, threads, block = 10000L) {
   n <- nrow(data$x)
   rows <- info$rows
   rows[c("x", "z")] <- list(data$x, data$z)
-  error <- numeric(n)
+  size <- sqrt(info$variance)
+  errors <- function(jacobian) size * sqrt(rowSums((jacobian %*% info$root[seq_len(ncol(jacobian)), , drop = FALSE])^2))
+  columns <- if (type == "response") 1L else object$k
+  value <- matrix(0, n, columns)
   for (first in seq.int(1L, by = block, length.out = ceiling(n / block))) {
     use <- first:min(n, first + block - 1L)
-    jacobian <- core_call(core_jacobian(info$model, take_rows(rows, use), info$par, threads))
-    error[use] <- sqrt(rowSums((jacobian %*% info$root)^2))
+    part <- take_rows(rows, use)
+    at <- lapply(values[c("gate", "expert", "link")], function(v) v[use, , drop = FALSE])
+    jacobians <- part_jacobians(object, info, part, at, type, threads)
+    value[use, ] <- vapply(jacobians, errors, numeric(length(use)))
   }
-  error * sqrt(info$variance) * rows$y_scale
+  if (type == "response") drop(value) else structure(value, dimnames = list(NULL, colnames(object$experts)))
+}
+
+# The derivatives in theta of each column of what `type` predicts. Those of a gate's weight are the regression function's
+# with constant experts, 1 for its own and 0 for the others; those of an expert's value the same for this expert alone.
+part_jacobians <- function(object, info, rows, at, type, threads) {
+  model <- info$model[c("router", "expert", "k")]
+  par <- info$par[c("u", "b", "eta")]
+  derivatives <- function(model, par) core_call(core_jacobian(model, rows, par, threads))
+  if (type == "response" && !is_em(object)) return(list(info$rows$y_scale * derivatives(model, par)))
+  k <- model$k
+  q <- nrow(par$eta)
+  gates <- seq_len(k * (nrow(par$u) + 1L))
+  wide <- function(part, columns) {
+    all <- matrix(0, nrow(part), length(gates) + k * q)
+    all[, columns] <- part
+    all
+  }
+  of_gate <- function(j) {
+    constant <- core_model(router_linear(), expert_constant(), k)
+    constant$router <- model$router
+    one <- c(par[c("u", "b")], list(eta = matrix(as.double(seq_len(k) == j), 1L)))
+    wide(derivatives(constant, one)[, gates, drop = FALSE], gates)
+  }
+  of_expert <- function(j) {
+    single <- core_model(router_linear(), expert_constant(), 1L)
+    single$expert <- model$expert
+    one <- list(u = matrix(0, nrow(par$u), 1L), b = 0, eta = par$eta[, j, drop = FALSE])
+    own <- nrow(par$u) + 1L + seq_len(q)
+    slope <- if (is_em(object) && type != "link") link_slope(object$family, at$link[, j]) else 1
+    value <- slope * info$rows$y_scale * derivatives(single, one)[, own, drop = FALSE]
+    wide(value, length(gates) + (j - 1L) * q + seq_len(q))
+  }
+  each <- seq_len(k)
+  if (type == "gate") return(lapply(each, of_gate))
+  if (type != "response") return(lapply(each, of_expert))
+  terms <- lapply(each, function(j) at$expert[, j] * of_gate(j) + at$gate[, j] * of_expert(j))
+  list(Reduce(`+`, terms))
 }
 
 check_unchanged <- function(object, fitted) {

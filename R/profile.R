@@ -1,8 +1,10 @@
-# Profile of the sum of squares: its minimum over all other parameters as a function of one identifiable coordinate.
+# Profile of the sum of squares, or of -2 log likelihood: its minimum over all other parameters as a function of one
+# identifiable coordinate.
 #
 # The parameters move in the coordinates v of R/information.R, theta(v) = theta + sqrt(variance) B v, on spheres
-# retracted: near the solution the rise of the sum of squares over sigma^2 is the squared norm of v, so that NLopt's
-# SLSQP, which begins with the identity for a Hessian, needs few passes. The coordinate is an equality constraint.
+# retracted: near the solution the rise of the sum of squares over sigma^2, or of -2 log likelihood, is the squared norm
+# of v, so that NLopt's SLSQP, which begins with the identity for a Hessian, needs few passes. The coordinate is an
+# equality constraint.
 # Bounded gates lie in their balls after a common shift, which changes no probability: the shift is a variable too.
 
 # Both ends of the interval, relative to the estimate.
@@ -75,7 +77,7 @@ profile_problem <- function(fit, info, j) {
   start <- theta_vector(par)
   error <- sqrt(sum(direction^2))
   list(
-    error = error,
+    error = error, likelihood = is_em(fit),
     start = function(at) c(direction * at / error, rep(0, shifts)),
     rise = function(v) {
       at <- place(v)
@@ -97,7 +99,7 @@ profile_problem <- function(fit, info, j) {
   )
 }
 
-theta_vector <- function(par) c(rbind(par$u, par$b), par$eta)
+theta_vector <- function(par) c(rbind(par$u, par$b), par$eta, par$phi)
 
 # The radius of the ball that holds the gates' working vectors; infinite when there is none.
 gate_radius <- function(fit) {
@@ -156,7 +158,8 @@ constrained_minimum <- function(problem, at, near) {
   # 5: the limit of evaluations. Failures are common near a minimum and say little.
   if (run$status == 5L || off > 1e-4 * max(1, abs(at)) || outside > 1e-6 || !is.finite(run$objective)) return(NULL)
   if (run$objective < -0.01) {
-    stop_cosmoe("profile", "The profile found a smaller sum of squares than the fit: refit with more starts.")
+    what <- if (problem$likelihood) "larger likelihood" else "smaller sum of squares"
+    stop_cosmoe("profile", paste0("The profile found a ", what, " than the fit: refit with more starts."))
   }
   list(v = v, at = at, root = sqrt(max(run$objective, 0)))
 }

@@ -52,18 +52,22 @@ likelihood_draws <- function(object, env) {
   data <- training_covariates(object, env)
   values <- evaluate_model(object, data, object$control$threads)
   check_unchanged(object, values$response)
-  n <- nrow(data$x)
-  below <- t(apply(values$gate, 1L, cumsum))
-  if (object$k == 1L) below <- matrix(1, n, 1L)
-  trials <- if (is.null(object$trials)) rep(1, n) else object$trials
+  trials <- object$trials
   function(i) {
-    expert <- pmin(1L + rowSums(stats::runif(n) > below), object$k)
-    mean <- values$expert[cbind(seq_len(n), expert)]
-    y <- draw_responses(object$family, trials, mean, object$dispersion[expert])
-    if (is.null(object$trials)) return(stats::naresid(object$na.action, as.double(y)))
-    pair <- cbind(successes = y, failures = trials - y)
-    stats::naresid(object$na.action, pair)
+    y <- draw_mixture(object, values, trials)
+    if (is.null(trials)) return(stats::naresid(object$na.action, y))
+    stats::naresid(object$na.action, cbind(successes = y, failures = trials - y))
   }
+}
+
+# A response (number of successes) for each row of n x k matrices of gates and means: first its expert, then from this.
+draw_mixture <- function(fit, values, trials) {
+  n <- nrow(values$gate)
+  below <- values$gate
+  for (j in seq_len(ncol(below))[-1L]) below[, j] <- below[, j - 1L] + below[, j]
+  expert <- pmin(1L + rowSums(stats::runif(n) > below), fit$k)
+  mean <- values$expert[cbind(seq_len(n), expert)]
+  as.double(draw_responses(fit$family, if (is.null(trials)) rep(1, n) else trials, mean, fit$dispersion[expert]))
 }
 
 # The value of `code` after set.seed(seed), with the generator's state restored afterwards; without a seed, as it is.
@@ -71,7 +75,7 @@ with_seed <- function(seed, code) {
   if (is.null(seed)) return(code)
   check_number(seed, -.Machine$integer.max, .Machine$integer.max)
   before <- generator_state()
-  on.exit(assign(".Random.seed", before, envir = globalenv()))
+  on.exit(set_generator_state(before))
   set.seed(seed)
   code
 }
@@ -80,3 +84,5 @@ generator_state <- function() {
   if (!exists(".Random.seed", envir = globalenv(), inherits = FALSE)) stats::runif(1)
   get(".Random.seed", envir = globalenv())
 }
+
+set_generator_state <- function(state) assign(".Random.seed", state, envir = globalenv())

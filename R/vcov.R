@@ -44,14 +44,16 @@
 #' *Maximum likelihood.* For `method = "em"` the matrix is the inverse of the observed information, the exact Hessian of
 #' minus the log-likelihood in the identifiable directions, and has the logarithms of the dispersions behind the
 #' experts' parameters; the sandwich has the scores' cross product between two such inverses, without the factor.
-#' `estfun()`, `bread()` and the bootstrap are for least squares only. There are no standard errors for a solution at a
-#' bound of a dispersion, and for the reasons above except those that are signs of an expert too many.
+#' The rows of `estfun()` are then the scores, and `sandwich::sandwich(fit)` is the sandwich. There are no standard
+#' errors for a solution at a bound of a dispersion, and for the reasons above except those that are signs of an expert
+#' too many.
 #'
 #' The data of the fit are needed again, as for [model.matrix()]; data that cannot be found stop with a
 #' `cosmoe_error_data`.
 #'
 #' @return `vcov()`: a symmetric matrix with a row and a column for each entry of `coef(fit, "identifiable")`.
-#'   `estfun()`: an n x P matrix, `w_i r_i` times the derivatives of the fitted values. `bread()`: n times \eqn{H^-}.
+#'   `estfun()`: an n x P matrix, `w_i r_i` times the derivatives of the fitted values, or for `method = "em"` the
+#'   derivatives of the rows' weighted log-likelihoods. `bread()`: n times \eqn{H^-}.
 #'
 #' @references White, H. (1982). Maximum likelihood estimation of misspecified models. Econometrica 50, 1-25: the
 #'   sandwich.
@@ -69,7 +71,6 @@
 vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), boot = NULL, R = 200, ...) {
   check_dots_empty(...)
   type <- check_choice(type, c("model", "sandwich", "bootstrap"))
-  if (type == "bootstrap") check_least_squares(object, "bootstrap_moe()")
   if (type == "bootstrap") return(vcov(bootstrap_of(object, boot, R)))
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
@@ -105,12 +106,17 @@ score_product <- function(info) {
 #' @exportS3Method sandwich::estfun
 estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
-  check_least_squares(x, "estfun()")
   info <- information(x, parent.frame())
   rows <- info$rows
-  weighted <- as.vector(x$residuals) * if (is.null(x$weights)) 1 else x$weights
-  jacobian <- core_call(core_jacobian(info$model, take_rows(rows, seq_len(nrow(rows$x))), info$par, info$threads))
-  value <- weighted * rows$y_scale * (jacobian %*% info$maps$work)
+  weight <- if (is.null(x$weights)) 1 else x$weights
+  if (is_em(x)) {
+    factor <- -weight
+  } else {
+    factor <- as.vector(x$residuals) * weight * rows$y_scale
+    rows <- take_rows(rows, seq_len(nrow(rows$x)))
+  }
+  jacobian <- core_call(core_jacobian(info$model, rows, info$par, info$threads))
+  value <- factor * (jacobian %*% info$maps$work)
   dimnames(value) <- list(names(x$residuals), names(coef(x, "identifiable")))
   value
 }
@@ -120,7 +126,6 @@ estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
 #' @exportS3Method sandwich::bread
 bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
-  check_least_squares(x, "bread()")
   info <- information(x, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   names <- names(coef(x, "identifiable"))
@@ -128,7 +133,8 @@ bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
     matrix(NA_real_, length(names), length(names))
   } else {
     root <- info$maps$report %*% info$root
-    symmetric(root %*% solve(info$hessian, t(root))) / (info$rows$y_scale^2 * info$rows$w_scale)
+    unit <- if (is_em(x)) 1 else info$rows$y_scale^2
+    symmetric(root %*% solve(info$hessian, t(root))) / (unit * info$rows$w_scale)
   }
   dimnames(value) <- list(names, names)
   length(x$residuals) * value

@@ -66,6 +66,21 @@ Rcpp::List wrap_fit(const cosmoe::Model& model, const cosmoe::Fit& fit) {
     return out;
 }
 
+// What a model minimises: a likelihood where it has a family, else the sum of squares.
+struct CriterionOf {
+    explicit CriterionOf(const Rcpp::List& model) {
+        if (!model.containsElementNamed("family")) return;
+        family = cosmoe::make_family(bind::as_family(model["family"]));
+        likelihood = std::make_unique<cosmoe::LikelihoodCriterion>(*family);
+    }
+    const cosmoe::Criterion& get() const {
+        if (likelihood) return *likelihood;
+        return cosmoe::least_squares_criterion();
+    }
+    std::unique_ptr<const cosmoe::Family> family;
+    std::unique_ptr<const cosmoe::LikelihoodCriterion> likelihood;
+};
+
 }  // namespace
 
 // [[Rcpp::export]]
@@ -93,12 +108,8 @@ Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
     const cosmoe::Hooks hooks = bind::interrupt_hooks();
-    const auto family =
-        model.containsElementNamed("family") ? cosmoe::make_family(bind::as_family(model["family"])) : nullptr;
-    const auto likelihood = family ? std::make_unique<cosmoe::LikelihoodCriterion>(*family) : nullptr;
-    const cosmoe::Criterion& criterion =
-        likelihood ? static_cast<const cosmoe::Criterion&>(*likelihood) : cosmoe::least_squares_criterion();
-    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks, criterion);
+    const CriterionOf criterion(model);
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks, criterion.get());
     const cosmoe::Evaluation e =
         pass.evaluate(cosmoe::pack(built.layout, bind::as_parameters(par)), static_cast<cosmoe::Order>(order));
     Rcpp::List out = Rcpp::List::create(Rcpp::Named("value") = e.value);
@@ -129,7 +140,8 @@ Rcpp::NumericMatrix core_jacobian(const Rcpp::List& model, const Rcpp::List& row
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
     const cosmoe::Hooks hooks = bind::interrupt_hooks();
     Rcpp::NumericMatrix out(static_cast<int>(data.n), static_cast<int>(built.layout.size()));
-    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    const CriterionOf criterion(model);
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks, criterion.get());
     pass.jacobian(cosmoe::pack(built.layout, bind::as_parameters(par)), out.begin());
     return out;
 }

@@ -51,3 +51,19 @@ em_data <- function(name, seed = 1, n = 400) {
   )
   d
 }
+
+label_of <- function(family) sprintf("%s(%s)", family$family, family$link)
+
+# A response with a positive mean that all links can have.
+one_expert_data <- function(family, n = 300, seed = 3) {
+  set.seed(seed)
+  d <- data.frame(x1 = runif(n), x2 = runif(n), w = runif(n, 0.5, 2), off = runif(n, 0, 0.2))
+  eta <- 0.9 + 0.5 * d$x1 - 0.3 * d$x2 + d$off
+  if (family$family == "binomial") eta <- eta - 1
+  mean <- family$linkinv(eta)
+  d$y <- switch(family$family,
+    gaussian = mean + 0.1 * rnorm(n), poisson = rpois(n, mean), binomial = rbinom(n, 1, mean),
+    Gamma = rgamma(n, 4, 4 / mean)
+  )
+  d
+}

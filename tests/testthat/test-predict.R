@@ -147,7 +147,7 @@ test_that("bad arguments are errors", {
   expect_error(predict(fit, interval = "credible"), "interval", class = "cosmoe_error_input")
   expect_error(predict(fit, interval = "confidence", level = 2), "level", class = "cosmoe_error_input")
   expect_error(predict(fit, se.fit = "yes"), "se.fit", class = "cosmoe_error_input")
-  expect_error(predict(fit, type = "gate", se.fit = TRUE), "type", class = "cosmoe_error_input")
+  expect_error(predict(fit, type = "class", se.fit = TRUE), "type", class = "cosmoe_error_input")
   expect_error(predict(fit, methods_data()["x1"]), "lacks", class = "cosmoe_error_newdata")
 })
 
@@ -230,6 +230,7 @@ test_that("intervals know offsets, missing rows and blocks", {
   expect_gt(mean(inside, na.rm = TRUE), 0.9)
   info <- cosmoe:::information(fit, environment())
   data <- cosmoe:::prepare_newdata(fit, train[-3, ])
-  expect_identical(cosmoe:::response_errors(info, data, 1L, block = 7L), cosmoe:::response_errors(info, data, 1L))
+  errors <- function(...) cosmoe:::prediction_errors(fit, info, data, list(), "response", 1L, ...)
+  expect_identical(errors(block = 7L), errors())
   expect_identical(predict(fit, train, se.fit = TRUE, threads = 2), predict(fit, train, se.fit = TRUE))
 })
