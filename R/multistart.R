@@ -10,14 +10,17 @@ same_optimum <- function(objective, best, search) {
 }
 
 # Returns parameters in reported coordinates and canonical order, fitted values (without offset), and how they were
-# found.
-estimate_model <- function(data, router, expert, k, start, standardize, control, likelihood = NULL) {
+# found. `smaller`: the solution with one expert less, as a start, if it is known already.
+estimate_model <- function(data, router, expert, k, start, standardize, control, likelihood = NULL, smaller = NULL) {
   rows <- working_rows(data, router, expert, standardize, control, likelihood)
   model <- likelihood_model(core_model(router, expert, k, control), likelihood, rows)
   df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x)) +
     dispersion_count(likelihood, k)
   n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
   search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = new.env())
+  if (!is.null(smaller)) {
+    search$smaller <- c(list(kind = "nested"), working_parameters(smaller, router, expert, rows, model))
+  }
   given <- if (!is.null(start)) given_start(start, search, router, expert)
   runs <- tryCatch(
     if (is.null(given)) search_starts(search) else run_starts(search, list(given), control$max_passes),
@@ -104,11 +107,12 @@ search_steps <- function(search) search$model$k * (search$control$n_starts + sea
 nested_starts <- function(search, sample, progress) {
   k <- search$model$k
   if (k < 2L) return(list())
-  smaller <- thinned_search(search)
+  known <- search$smaller
+  smaller <- if (is.null(known)) thinned_search(search) else search
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
   if (isTRUE(smaller$model$dispersions > 1L)) smaller$model$dispersions <- k - 1L
-  runs <- search_starts(smaller, sample, progress)
+  runs <- if (is.null(known)) search_starts(smaller, sample, progress) else list(evaluate_run(known, smaller))
   if (isTRUE(search$state$interrupted)) return(list())
   split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
 }
