@@ -45,7 +45,8 @@
 #' shares of i and j where both meet other experts (p where there are none), the bias is such that the masses of both
 #' add up there; a dispersion takes up the scatter of both means. Units of networks are put in a
 #' canonical order before, but networks and other experts with several equivalent parameters are averaged without any
-#' theory behind it: look at the log-likelihoods.
+#' theory behind it: look at the log-likelihoods. Least squares fits with more experts than the data need often have
+#' experts that run off to infinity with a vanishing weight; then heights are huge and mean little (`notes` says so).
 #'
 #' *Criterion.* With \eqn{h_\kappa}{h_kappa} the height at which the model of \eqn{\kappa}{kappa} experts is merged next
 #' and \eqn{\ell_\kappa}{l_kappa} its mean log-likelihood, without refit, DSC is \eqn{-(h_\kappa + \omega
@@ -65,7 +66,8 @@
 #'   (`first` and `second`, the experts of the fit on its two sides, and `height`); `tree`, an object of class
 #'   [stats::hclust()] (its heights are made non-decreasing); `models`, the merged models by number of experts, each
 #'   with `gate`, `experts`, `dispersion`, `mass` and `members`; `best`, the refitted model with k experts, a
-#'   `cosine_moe` as from [fit_cosine_moe()]; `fits`, all refitted models (with `refit`). [stats::as.dendrogram()] gives
+#'   `cosine_moe` as from [fit_cosine_moe()]; `fits`, all refitted models (with `refit`); `notes`, reasons in words to
+#'   mistrust the heights. [stats::as.dendrogram()] gives
 #'   the tree as a dendrogram, `as.data.frame()` the table. A model that cannot be fitted again has `NA` there. Bad
 #'   arguments stop with a `cosmoe_error_input`, data that cannot be found again with a `cosmoe_error_data`.
 #'
@@ -108,9 +110,19 @@ merge_experts <- function(fit, criterion = c("DSC", "BIC"), refit = FALSE, penal
     list(
       call = match.call(), k = chosen, criterion = criterion, penalty = omega, table = table, merges = steps$merges,
       tree = merge_tree(steps$merges, colnames(fit$experts)), models = lapply(steps$models, plain_model),
-      best = if (is_fit(best)) best, fits = if (refit) fits, method = fit$method
+      best = if (is_fit(best)) best, fits = if (refit) fits, notes = merge_notes(fit)
     ),
     class = "merge_experts"
+  )
+}
+
+# What makes heights hard to read.
+merge_notes <- function(fit) {
+  found <- fit$diagnostics
+  c(
+    if (length(found$runaway)) "experts run off to infinity: heights mean little; see `bound_expert` in moe_control()",
+    if (length(found$spike)) "the fit is degenerate: the likelihood of an expert at its bound means little",
+    if (is_sparse_router(fit$router, fit$k)) "the gate is sparse: smaller models are no special cases of larger ones"
   )
 }
 
@@ -311,11 +323,9 @@ merged_starts <- function(fit, data, count = 3L) {
 }
 
 model_start <- function(model) {
-  phi <- log(model$dispersion)
-  list(
-    u = model$gate$u, b = model$gate$b, experts = model$experts,
-    phi = if (length(phi)) if (model$dispersions == "equal") phi[1L] else phi
-  )
+  phi <- model$dispersion
+  if (length(phi)) phi <- log(if (model$dispersions == "equal") phi[1L] else phi)
+  list(u = model$gate$u, b = model$gate$b, experts = model$experts, phi = phi)
 }
 
 # ---- results ---------------------------------------------------------------------------------------------------------
@@ -384,6 +394,7 @@ print.merge_experts <- function(x, digits = max(3L, getOption("digits") - 3L), .
   table[numbers] <- lapply(table[numbers], function(v) ifelse(is.na(v), "", format(signif(v, digits))))
   print(table, row.names = FALSE)
   print_line("height: of the next merge; logLik: of the merged model as it is")
+  if (length(x$notes)) print_notes(x$notes)
   invisible(x)
 }
 

@@ -406,6 +406,7 @@ plot.select_experts <- function(x, ...) {
 
 # Criteria (columns) against the number of experts, the chosen one marked.
 draw_criteria <- function(values, k, chosen, title, error = 0, marked = names(values)[1L]) {
+  force(marked)
   values <- as.matrix(values)
   finite <- range(values + error, values - error, finite = TRUE)
   open_panel(title, range(k) + c(-0.3, 0.3), finite, "number of experts k", "")
