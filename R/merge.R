@@ -168,7 +168,7 @@ merging_model <- function(fit, data) {
   )]
   model$gate <- lapply(model$gate, unname)
   model$experts <- unname(canonical_experts(unname(fit$experts), fit$expert))
-  model$dispersion <- unname(model$dispersion)
+  model["dispersion"] <- list(unname(fit$dispersion))
   model$mass <- unname(fit$gate_mean)
   model$members <- as.list(seq_len(fit$k))
   evaluated(model, data)

@@ -38,8 +38,7 @@ grown_start <- function(fit, k) {
 
 # The fit with k experts, or the condition that stopped it. An interrupt goes on.
 try_fit <- function(data, settings, k, call, start = NULL, smaller = NULL) {
-  settings$k <- k
-  call$k <- k
+  settings$k <- call$k <- as.integer(k)
   tryCatch(
     {
       top_k <- settings$router$top_k
