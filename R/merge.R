@@ -7,8 +7,9 @@
 #'
 #' @param fit A fit from [fit_cosine_moe()] with at least two experts, by either method: rather too many experts than
 #'   too few.
-#' @param criterion `"DSC"`, the dendrogram selection criterion, which chooses among 2, ..., `fit$k` experts; `"BIC"`,
-#'   that of the merged models after a refit, which may also choose a single expert.
+#' @param criterion `"DSC"`, the dendrogram selection criterion, which chooses among 2, ..., `fit$k` experts and is the
+#'   default for `method = "em"`; `"BIC"`, that of the merged models after a refit, which may also choose a single expert
+#'   and is the default for least squares, for which DSC has no theory.
 #' @param refit Whether all merged models are fitted again, each in one run from the merged parameters. By default only
 #'   the chosen one is (and all for `"BIC"`).
 #' @param penalty The weight omega of the mean log-likelihood in the criterion, a positive number; `NULL`, the default,
@@ -20,33 +21,38 @@
 #'   error.
 #'
 #' @details
-#' *Heights.* In the references atoms i and j with masses \eqn{p_i, p_j} and parameters \eqn{\theta_i, \theta_j} are at
-#' the distance \eqn{\|\theta_i - \theta_j\|^2 / (1/p_i + 1/p_j)}{|theta_i - theta_j|^2 / (1/p_i + 1/p_j)}, which is
+#' *Distances.* In the references atoms i and j with masses \eqn{p_i, p_j} and parameters \eqn{\theta_i, \theta_j} are
+#' at the distance \eqn{\|\theta_i - \theta_j\|^2 / (1/p_i + 1/p_j)}{|theta_i - theta_j|^2 / (1/p_i + 1/p_j)}, which is
 #' \eqn{p_i \|\theta_i - \theta_*\|^2 + p_j \|\theta_j - \theta_*\|^2}{p_i |theta_i - theta_*|^2 + p_j |theta_j -
 #' theta_*|^2} to the merged atom \eqn{\theta_*}, the mean of both with weights p. The norm of raw parameters depends on
-#' the units of covariates and response and on the gauge of the gate. Here each atom is measured by what it says about
-#' the rows, in the metric of the Fisher information, a height being the sum of three parts, each a (weighted) mean over
-#' the rows:
-#' * *experts*: squared differences of the linear predictors h from the merged one, weighted by the gate of i where the
-#'   difference is that of i, and by that of j for j, times the information about a predictor: for least squares 1 over
-#'   the residual variance, for the Gaussian family 1 over the mean variance of both, otherwise \eqn{(d\mu/dh)^2 /
-#'   V(\mu)}{(dmu/dh)^2 / V(mu)};
+#' the units of covariates and response and on the gauge of the gate. Here atoms are measured by what they say about the
+#' rows, in the metric of the Fisher information. For `method = "em"` the distance d is the sum of three (weighted) means
+#' over the rows:
+#' * *experts*: squared differences of the linear predictors from the merged one, weighted by the gate of i where the
+#'   difference is that of i, and by that of j for j, times the information about a predictor, \eqn{(d\mu/dh)^2 /
+#'   V(\mu)}{(dmu/dh)^2 / V(mu)} (for the Gaussian family 1 over the mean variance of both);
 #' * *dispersions* (one for each expert): the squared difference of the logarithms of sigma (or shape) times the
 #'   information about it and \eqn{p_i p_j / (p_i + p_j)}{p_i p_j / (p_i + p_j)};
 #' * *gates*: squared differences of the logits from the merged one, up to a constant (a constant is only a matter of
 #'   masses), weighted in the same way and by 1 minus the joint weight of i and j: how the gate cuts
 #'   between i and j does not matter to the merged model, how it separates them from the others does.
 #'
-#' For atoms whose gates cover the rows alike this is the references' formula in this metric. It does not change with
-#' the units of x, z and y, the gauge or the order of experts, and one half of it is about what the merge costs in mean
-#' log-likelihood. Masses p are the mean gate weights; they add up.
+#' For atoms whose gates cover the rows alike this is the references' formula in this metric. Least squares sees
+#' nothing but the regression function: two different experts with the same gate are no more to it than their mean. So
+#' there d is the mean squared change of the regression function by the merge, over the residual variance. Distances do
+#' not change with the units of x, z and y, the gauge or the order of experts. Masses p are the mean gate weights; they
+#' add up.
+#'
+#' *Heights* are log(1 + d): near d for small distances, to which the theory refers, and in general, with the variance
+#' estimated anew, about twice the loss in mean log-likelihood. So the two terms of the criterion are in the same
+#' unit; otherwise a few experts that are very far apart would decide alone.
 #'
 #' *Merged parameters.* Those of the experts are means with weights p, gate vectors are means whose weights are the
 #' shares of i and j where both meet other experts (p where there are none), the bias is such that the masses of both
 #' add up there; a dispersion takes up the scatter of both means. Units of networks are put in a
 #' canonical order before, but networks and other experts with several equivalent parameters are averaged without any
 #' theory behind it: look at the log-likelihoods. Least squares fits with more experts than the data need often have
-#' experts that run off to infinity with a vanishing weight; then heights are huge and mean little (`notes` says so).
+#' experts that run off to infinity with a vanishing weight; their merges mean little (`notes` says so).
 #'
 #' *Criterion.* With \eqn{h_\kappa}{h_kappa} the height at which the model of \eqn{\kappa}{kappa} experts is merged next
 #' and \eqn{\ell_\kappa}{l_kappa} its mean log-likelihood, without refit, DSC is \eqn{-(h_\kappa + \omega
@@ -90,7 +96,7 @@
 #' plot(merged)
 #' coef(merged$best, "experts")
 #' @export
-merge_experts <- function(fit, criterion = c("DSC", "BIC"), refit = FALSE, penalty = NULL, ...) {
+merge_experts <- function(fit, criterion = if (is_em(fit)) "DSC" else "BIC", refit = FALSE, penalty = NULL, ...) {
   check_dots_empty(...)
   check_mergeable(fit)
   criterion <- check_choice(criterion, c("DSC", "BIC"))
@@ -120,7 +126,7 @@ merge_experts <- function(fit, criterion = c("DSC", "BIC"), refit = FALSE, penal
 merge_notes <- function(fit) {
   found <- fit$diagnostics
   c(
-    if (length(found$runaway)) "experts run off to infinity: heights mean little; see `bound_expert` in moe_control()",
+    if (length(found$runaway)) "experts run off to infinity: their merges mean little; see `bound_expert` in moe_control()",
     if (length(found$spike)) "the fit is degenerate: the likelihood of an expert at its bound means little",
     if (is_sparse_router(fit$router, fit$k)) "the gate is sparse: smaller models are no special cases of larger ones"
   )
@@ -177,39 +183,43 @@ merging_model <- function(fit, data) {
 # With `at`, the values at the rows, and logLik.
 evaluated <- function(model, data) {
   model$at <- evaluate_model(model, data, model$control$threads)
-  model$logLik <- if (is_em(model)) {
+  w <- row_weights(data)
+  if (is_em(model)) {
     joint <- log_sum_rows(log_joint(model, model$at, data))
-    sum(if (is.null(data$w)) joint else ifelse(data$w > 0, data$w * joint, 0))
+    model$logLik <- sum(ifelse(w > 0, w * joint, 0))
   } else {
-    residual <- data$y - model$at$response
-    gaussian_loglik(sum(row_weights(data) * residual^2), model$nobs, data$w)
+    model$logLik <- gaussian_loglik(sum(w * (data$y - model$at$response)^2), model$nobs, data$w)
   }
   model
 }
 
 row_weights <- function(data) if (is.null(data$w)) rep(1, length(data$y)) else data$w
 
-predictors <- function(model) if (is_em(model)) model$at$link else model$at$expert
-
-# The heights of all merges of two experts, a k x k matrix (infinite on and below the diagonal).
+# The heights of all merges of two experts, log(1 + distance), a k x k matrix (infinite on and below the diagonal).
 merge_costs <- function(model, data) {
   cost <- matrix(Inf, model$k, model$k)
   for (i in seq_len(model$k - 1L)) {
-    for (j in seq.int(i + 1L, model$k)) cost[i, j] <- merge_cost(model, c(i, j), data)
+    for (j in seq.int(i + 1L, model$k)) cost[i, j] <- log1p(merge_cost(model, c(i, j), data))
   }
   cost
 }
 
+# The distance of two experts.
 merge_cost <- function(model, pair, data) {
   w <- row_weights(data)
+  if (!is_em(model)) {
+    # Of an exact fit the changes count relative to the response.
+    variance <- max(model$sse / sum(w), 1e-12 * stats::var(data$y), 1e-300)
+    return(sum(w * (merge_pair(model, pair, data)$at$response - model$at$response)^2) / sum(w) / variance)
+  }
   gate <- model$at$gate[, pair]
   share <- pair_shares(model, pair)
   # Distances to the merged one: of the first, the second's share of the difference.
   spread <- function(weight, difference, by) {
     sum(w * (weight[, 1L] * by[2L]^2 + weight[, 2L] * by[1L]^2) * difference^2) / sum(w)
   }
-  value <- predictors(model)[, pair]
-  experts <- spread(gate * predictor_information(model, pair, data), value[, 1L] - value[, 2L], share)
+  link <- model$at$link[, pair]
+  experts <- spread(gate * predictor_information(model, pair, data), link[, 1L] - link[, 2L], share)
   meeting <- meeting_weights(model, pair, w)
   contrast <- model$at$logit[, pair[1L]] - model$at$logit[, pair[2L]]
   contrast <- contrast - sum(meeting$rows * contrast) / sum(meeting$rows)
@@ -235,12 +245,6 @@ meeting_weights <- function(model, pair, w) {
 
 # The Fisher information of each row about a predictor halfway between the two.
 predictor_information <- function(model, pair, data) {
-  n <- length(data$y)
-  if (!is_em(model)) {
-    # Of an exact fit the differences count relative to the response.
-    variance <- max(model$sse / sum(row_weights(data)), 1e-12 * stats::var(data$y), 1e-300)
-    return(rep(1 / variance, n))
-  }
   link <- stats::make.link(model$family$link)
   middle <- rowMeans(model$at$link[, pair])
   share <- pair_shares(model, pair)

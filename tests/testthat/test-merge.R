@@ -33,7 +33,7 @@ plain_merges <- function(gate_u, gate_b, slope, level, sigma, mass, x, y) {
         a <- a - sum(meet * a) / sum(meet)
         gates <- mean((1 - both) * (p[, i] * ((1 - share) * a)^2 + p[, j] * (share * a)^2))
       }
-      cost[i, j] <- experts + spread + gates
+      cost[i, j] <- log(1 + experts + spread + gates)
     }
     heights <- c(heights, min(cost))
     at <- which(cost == min(cost), arr.ind = TRUE)[1, ]
@@ -78,7 +78,7 @@ test_that("merges are those of loops in plain R", {
 })
 
 test_that("two parallel lines are merged as by hand", {
-  # Constant equal gates, lines x and x + 2d, sigma 1: the height is d^2, the merged line x + d with variance 1 + d^2.
+  # Constant equal gates, lines x and x + 2d, sigma 1: the distance is d^2, the merged line x + d with variance 1 + d^2.
   set.seed(1)
   x <- rnorm(50)
   y <- x + rnorm(50)
@@ -93,12 +93,33 @@ test_that("two parallel lines are merged as by hand", {
   fit$fitted.values[] <- x + 1.5
   fit$control <- moe_control()
   merged <- merge_experts(fit, refit = TRUE)
-  expect_equal(merged$merges$height, 1.5^2)
+  expect_equal(merged$merges$height, log(1 + 1.5^2))
   expect_equal(merged$models[["1"]]$experts, cbind(c(1, 1.5)))
   expect_equal(merged$models[["1"]]$dispersion, sqrt(1 + 1.5^2))
   expect_equal(merged$table$logLik[1], sum(dnorm(y, x + 1.5, sqrt(1 + 1.5^2), log = TRUE)))
   # The refit of a single expert is a regression.
   expect_equal(merged$table$logLik_refit[1], as.numeric(logLik(lm(y ~ x))), tolerance = 1e-6)
+})
+
+test_that("for least squares a distance is the change of the regression function", {
+  data <- lines_data(3, 200)
+  set.seed(1)
+  fit <- suppressWarnings(fit_cosine_moe(y ~ x, data, k = 3, router = "linear", control = few_starts()))
+  merged <- merge_experts(fit)
+  expect_identical(merged$criterion, "BIC")
+  value <- function(model) {
+    logit <- outer(data$x, drop(model$gate$u)) + rep(model$gate$b, each = 200)
+    p <- exp(logit - apply(logit, 1, max))
+    p <- p / rowSums(p)
+    rowSums(p * (outer(data$x, model$experts[1, ]) + rep(model$experts[2, ], each = 200)))
+  }
+  expect_equal(value(merged$models[["3"]]), unname(fitted(fit)), tolerance = 1e-8)
+  for (k in 3:2) {
+    change <- value(merged$models[[as.character(k)]]) - value(merged$models[[as.character(k - 1)]])
+    expect_equal(merged$table$height[k], log(1 + mean(change^2) / (fit$sse / 200)), tolerance = 1e-8)
+  }
+  sse <- sum((data$y - value(merged$models[["2"]]))^2)
+  expect_equal(merged$table$logLik[2], -100 * (log(2 * pi * sse / 200) + 1), tolerance = 1e-8)
 })
 
 test_that("copies of an expert are merged first, at height zero, without any loss", {
