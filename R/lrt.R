@@ -23,22 +23,21 @@
 #' Gaussian errors, \eqn{n \log(SSE_k / SSE_{k+1})}{n log(SSE_k / SSE_(k+1))}. It is never negative: the larger model
 #' begins from the smaller one's solution, and the smaller one is tried again from the larger one's with two experts
 #' merged (the same for data and replicates; if this finds a better fit with k experts, it takes the place of `fit`).
-#'
-#' *Replicates* are drawn as by [simulate()][simulate.cosine_moe] from the fit with k experts, and both models are fitted
-#' to each: the smaller one from the parameters it was drawn with, the larger one by a search as for the data. Weights
-#' and offset are kept. A replicate that fails (an error in one of the fits) counts neither way: the p-value is (1 +
-#' number of ratios at least that of the data) / (1 + number of valid replicates). After an early stop it is `stop_after`
-#' over the number of valid replicates (Besag and Clifford).
+#'  *Replicates* are drawn as by [simulate()][simulate.cosine_moe] from the fit with k experts, and both models are
+#' fitted to each: the smaller one from the parameters it was drawn with, the larger one by a search as for the data.
+#' Weights and offset are kept. A replicate that fails (an error in one of the fits) counts neither way: the p-value is
+#' (1 + number of ratios at least that of the data) / (1 + number of valid replicates). After an early stop it is
+#' `stop_after` over the number of valid replicates (Besag and Clifford).
 #'
 #' *Random numbers.* `set.seed()` reproduces the test exactly, whatever the current `future::plan()`. An interrupt stops
 #' with a `cosmoe_error_interrupt`, or if the fit has `moe_control(on_interrupt = "return")`, ends the simulation with
 #' the replicates drawn so far. A progress bar comes with `progressr::with_progress()`.
 #'
-#' @return An object of classes `test_experts` and `htest`, a list: `statistic`, `parameter` (k, replicates that count),
-#'   `p.value`, `method`, `data.name`, `alternative`, `replicates` (a data frame with the `statistic`, `status` and
-#'   `message` of each replicate, `NA` for failures), `failures` (how many), `null` and `larger` (both fits to the data),
-#'   `stopped` (whether the simulation ended early, and why: `"no"`, `"early"` or `"interrupted"`). If no replicate is
-#'   valid, a `cosmoe_error_bootstrap`; an exact or degenerate fit is a `cosmoe_error_input`.
+#' @return An object of classes `test_experts` and `htest`, a list: `statistic`, `parameter` (k, replicates that
+#'   count), `p.value`, `method`, `data.name`, `alternative`, `replicates` (a data frame with the `statistic`, `status`
+#'   and `message` of each replicate, `NA` for failures), `failures` (how many), `null` and `larger` (both fits to the
+#'   data), `stopped` (whether the simulation ended early, and why: `"no"`, `"early"` or `"interrupted"`). If no
+#'   replicate is valid, a `cosmoe_error_bootstrap`; an exact or degenerate fit is a `cosmoe_error_input`.
 #'
 #' @references McLachlan, G. J. (1987). On bootstrapping the likelihood ratio test statistic for the number of
 #'   components in a normal mixture. Applied Statistics 36, 318-324.

@@ -8,8 +8,8 @@
 #' @param fit A fit from [fit_cosine_moe()] with at least two experts, by either method: rather too many experts than
 #'   too few.
 #' @param criterion `"DSC"`, the dendrogram selection criterion, which chooses among 2, ..., `fit$k` experts and is the
-#'   default for `method = "em"`; `"BIC"`, that of the merged models after a refit, which may also choose a single expert
-#'   and is the default for least squares, for which DSC has no theory.
+#'   default for `method = "em"`; `"BIC"`, that of the merged models after a refit, which may also choose a single
+#'   expert and is the default for least squares, for which DSC has no theory.
 #' @param refit Whether all merged models are fitted again, each in one run from the merged parameters. By default only
 #'   the chosen one is (and all for `"BIC"`).
 #' @param penalty The weight omega of the mean log-likelihood in the criterion, a positive number; `NULL`, the default,
@@ -17,6 +17,7 @@
 #' @param x,object Result of `merge_experts()`.
 #' @param which The panels to draw: `"tree"`, the dendrogram, and `"criterion"`.
 #' @param digits Number of significant digits.
+#' @param row.names,optional As for the generic function; they do nothing.
 #' @param ... For `plot()`, graphical parameters for [graphics::par()]. Otherwise nothing: any further argument is an
 #'   error.
 #'
@@ -24,10 +25,10 @@
 #' *Distances.* In the references atoms i and j with masses \eqn{p_i, p_j} and parameters \eqn{\theta_i, \theta_j} are
 #' at the distance \eqn{\|\theta_i - \theta_j\|^2 / (1/p_i + 1/p_j)}{|theta_i - theta_j|^2 / (1/p_i + 1/p_j)}, which is
 #' \eqn{p_i \|\theta_i - \theta_*\|^2 + p_j \|\theta_j - \theta_*\|^2}{p_i |theta_i - theta_*|^2 + p_j |theta_j -
-#' theta_*|^2} to the merged atom \eqn{\theta_*}, the mean of both with weights p. The norm of raw parameters depends on
-#' the units of covariates and response and on the gauge of the gate. Here atoms are measured by what they say about the
-#' rows, in the metric of the Fisher information. For `method = "em"` the distance d is the sum of three (weighted) means
-#' over the rows:
+#' theta_*|^2} to the merged atom \eqn{\theta_*}, the mean of both with weights p. The norm of raw parameters depends
+#' on the units of covariates and response and on the gauge of the gate. Here atoms are measured by what they say about
+#' the rows, in the metric of the Fisher information. For `method = "em"` the distance d is the sum of three (weighted)
+#' means over the rows:
 #' * *experts*: squared differences of the linear predictors from the merged one, weighted by the gate of i where the
 #'   difference is that of i, and by that of j for j, times the information about a predictor, \eqn{(d\mu/dh)^2 /
 #'   V(\mu)}{(dmu/dh)^2 / V(mu)} (for the Gaussian family 1 over the mean variance of both);
@@ -56,15 +57,16 @@
 #'
 #' *Criterion.* With \eqn{h_\kappa}{h_kappa} the height at which the model of \eqn{\kappa}{kappa} experts is merged next
 #' and \eqn{\ell_\kappa}{l_kappa} its mean log-likelihood, without refit, DSC is \eqn{-(h_\kappa + \omega
-#' \ell_\kappa)}{-(h_kappa + omega l_kappa)}; smallest is best. Below the true number experts that differ are merged and
-#' the likelihood falls, above it heights are small. A single expert has no next merge: whether one is enough is a
-#' question for `"BIC"`, [select_experts()] or [test_experts()]. For least squares the log-likelihood is that of
-#' Gaussian errors with variance SSE / n. The theory is for maximum likelihood with linear Gaussian experts.
+#' \ell_\kappa)}{-(h_kappa + omega l_kappa)}; smallest is best. Below the true number experts that differ are merged
+#' and the likelihood falls, above it heights are small. If it chooses all experts of the fit, begin with more. A
+#' single expert has no next merge: whether one is enough is a question for `"BIC"`, [select_experts()] or
+#' [test_experts()]. For least squares the log-likelihood is that of Gaussian errors with variance SSE / n. The theory
+#' is for maximum likelihood with linear Gaussian experts.
 #'
 #' @section Which way to trust when:
-#' The package ships a study, `system.file("extdata", "select_experts.csv", package = "cosmoe")`: simulated data with 1, 2
-#' or 3 experts, well separated or overlapping, and how often each way finds their number; `vignette("choose-k")` shows
-#' its tables. Well separated experts are found by all. Where they overlap, see there before relying on a single way.
+#' The package ships a study, `system.file("extdata", "select_experts.csv", package = "cosmoe")`: simulated data with 1,
+#' 2 or 3 experts, well separated or overlapping, and how often each way finds their number; `vignette("choose-k")`
+#' shows its tables.
 #'
 #' @return An object of class `merge_experts`, a list: `k`, the chosen number of experts; `criterion`; `table`, a data
 #'   frame with a row for each number of experts (`k`, `height` of its next merge, `logLik` of the merged model, `DSC`,
@@ -126,7 +128,9 @@ merge_experts <- function(fit, criterion = if (is_em(fit)) "DSC" else "BIC", ref
 merge_notes <- function(fit) {
   found <- fit$diagnostics
   c(
-    if (length(found$runaway)) "experts run off to infinity: their merges mean little; see `bound_expert` in moe_control()",
+    if (length(found$runaway)) {
+      "experts run off to infinity: their merges mean little; see `bound_expert` in moe_control()"
+    },
     if (length(found$spike)) "the fit is degenerate: the likelihood of an expert at its bound means little",
     if (is_sparse_router(fit$router, fit$k)) "the gate is sparse: smaller models are no special cases of larger ones"
   )
@@ -404,7 +408,7 @@ print.merge_experts <- function(x, digits = max(3L, getOption("digits") - 3L), .
 
 #' @rdname merge_experts
 #' @export
-as.data.frame.merge_experts <- function(x, ...) x$table
+as.data.frame.merge_experts <- function(x, row.names = NULL, optional = FALSE, ...) x$table
 
 #' @rdname merge_experts
 #' @importFrom stats as.dendrogram

@@ -22,7 +22,7 @@
 #' @param ... For `select_experts()`: further arguments of [fit_cosine_moe()], but not `start`. For `plot()`, graphical
 #'   parameters for [graphics::par()]. Otherwise nothing: any further argument is an error.
 #' @param digits Number of significant digits.
-#' @param object,row.names,optional As for the generic functions.
+#' @param row.names,optional As for the generic function; they do nothing.
 #'
 #' @details
 #' *Sweep.* Each k begins from the solution before it, its experts doubled in turn, beside its own starts; where `k` has
@@ -240,10 +240,13 @@ flag_words <- function(fit) {
 # The row with the least criterion, among sound solutions if there are any.
 choose_row <- function(table, criterion) {
   value <- table[[criterion]]
-  sound <- is.finite(value) & table$status != "degenerate"
+  # An exact fit has minus infinity.
+  value[value == Inf] <- NA
+  sound <- !is.na(value) & table$status != "degenerate"
   if (any(sound)) value[!sound] <- NA
-  if (!any(is.finite(value))) {
-    stop_cosmoe("data", paste0("No k has a finite ", criterion, ": ", paste(unique(table$reason), collapse = "; "), "."))
+  if (all(is.na(value))) {
+    reasons <- paste(unique(table$reason), collapse = "; ")
+    stop_cosmoe("data", sprintf("No k has a finite %s: %s", criterion, reasons))
   }
   which.min(value)
 }
@@ -254,7 +257,8 @@ choose_row <- function(table, criterion) {
 assign_folds <- function(n, group, folds, repeats) {
   units <- if (is.null(group)) n else max(group)
   if (folds > units) {
-    stop_input("folds", folds, sprintf("at most the number of %s (%d)", if (is.null(group)) "rows" else "groups", units))
+    what <- if (is.null(group)) "rows" else "groups"
+    stop_input("folds", folds, sprintf("at most the number of %s (%d)", what, units))
   }
   draw <- function(i) {
     if (is.null(group)) return(rep_len(seq_len(folds), n)[sample.int(n)])

@@ -8,8 +8,8 @@ suppressPackageStartupMessages(library(cosmoe))
 arguments <- as.integer(c(commandArgs(TRUE), c("20", "4")[-seq_along(commandArgs(TRUE))]))
 replicates <- arguments[1L]
 validated <- arguments[2L]
-largest <- 5L
-quick <- moe_control(n_starts = 10)
+largest <- 4L
+quick <- moe_control(n_starts = 8)
 
 # Experts a x + b with standard deviation sigma, chosen by logits u x + c (columns: experts).
 em_truth <- function(k, overlapping) {
@@ -98,12 +98,14 @@ run_design <- function(design) {
   )
 }
 
-results <- do.call(rbind, lapply(seq_len(nrow(designs)), function(i) {
-  value <- run_design(designs[i, ])
+# Written after each design, so that a run that is stopped leaves what it has.
+results <- NULL
+for (i in seq_len(nrow(designs))) {
+  results <- rbind(results, run_design(designs[i, ]))
+  rounded <- results
+  numbers <- vapply(rounded, is.double, NA)
+  rounded[numbers] <- lapply(rounded[numbers], signif, 3L)
+  utils::write.csv(rounded, "inst/extdata/select_experts.csv", row.names = FALSE)
   message(sprintf("design %d of %d", i, nrow(designs)))
-  value
-}))
-numbers <- vapply(results, is.double, NA)
-results[numbers] <- lapply(results[numbers], signif, 3L)
-utils::write.csv(results, "inst/extdata/select_experts.csv", row.names = FALSE)
-print(results, row.names = FALSE)
+}
+print(rounded, row.names = FALSE)
