@@ -7,9 +7,9 @@
 #'
 #' @param fit A fit from [fit_cosine_moe()] with at least two experts, by either method: rather too many experts than
 #'   too few.
-#' @param criterion `"DSC"`, the dendrogram selection criterion, which chooses among 2, ..., `fit$k` experts and is the
-#'   default for `method = "em"`; `"BIC"`, that of the merged models after a refit, which may also choose a single
-#'   expert and is the default for least squares, for which DSC has no theory.
+#' @param criterion `"DSC"`, the dendrogram selection criterion, which chooses among 2, ..., `fit$k` experts; `"BIC"`,
+#'   that of the merged models after a refit, which may also choose a single expert. `NULL`, the default, is `"DSC"` for
+#'   `method = "em"`, and `"BIC"` for least squares, for which DSC has no theory.
 #' @param refit Whether all merged models are fitted again, each in one run from the merged parameters. By default only
 #'   the chosen one is (and all for `"BIC"`).
 #' @param penalty The weight omega of the mean log-likelihood in the criterion, a positive number; `NULL`, the default,
@@ -98,9 +98,10 @@
 #' plot(merged)
 #' coef(merged$best, "experts")
 #' @export
-merge_experts <- function(fit, criterion = if (is_em(fit)) "DSC" else "BIC", refit = FALSE, penalty = NULL, ...) {
+merge_experts <- function(fit, criterion = NULL, refit = FALSE, penalty = NULL, ...) {
   check_dots_empty(...)
   check_mergeable(fit)
+  if (is.null(criterion)) criterion <- if (is_em(fit)) "DSC" else "BIC"
   criterion <- check_choice(criterion, c("DSC", "BIC"))
   refit <- check_flag(refit) || criterion == "BIC"
   omega <- if (is.null(penalty)) log(fit$nobs) else check_number(penalty, 0, strict = TRUE)
