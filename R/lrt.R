@@ -93,7 +93,7 @@ test_experts <- function(fit, R = 199, n_starts = 20, stop_after = Inf, ...) { #
 check_testable <- function(fit) {
   if (!is_fit(fit)) stop_input("fit", fit, "a fit from fit_cosine_moe()")
   if (!is_sound(fit)) stop_input("fit", I("a degenerate one"), "one with a finite likelihood")
-  if (!is_em(fit) && !(is.finite(fit$sigma) && fit$sigma > 1e-10 * stats::sd(fit$y))) {
+  if (!is_em(fit) && (!is.finite(fit$sigma) || is_exact(fit))) {
     stop_input("fit", I("an exact one"), "one with residuals to simulate from")
   }
 }

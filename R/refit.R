@@ -52,6 +52,9 @@ try_fit <- function(data, settings, k, call, start = NULL, smaller = NULL) {
 
 is_fit <- function(fit) inherits(fit, "cosine_moe")
 
+# Whether a least squares fit has no residuals but rounding errors.
+is_exact <- function(fit) is_fit(fit) && !is_em(fit) && fit$sse <= 1e-20 * sum(fit$y^2) * max(1, fit$weights)
+
 # A solution that means something: a likelihood that grows without limit does not.
 is_sound <- function(fit) is_fit(fit) && fit$convergence$status != "degenerate"
 

@@ -34,7 +34,7 @@
 #'
 #' *Information criteria.* Degrees of freedom are those of [logLik()][logLik.cosine_moe], for least squares with
 #' Gaussian errors. More experts than the truth are not a regular model, so that AIC and BIC are a rule of thumb; AIC
-#' chooses too many.
+#' chooses too many. If least squares fits the data exactly for some k, the smallest of these is chosen.
 #'
 #' *Cross-validation.* The loss of held-out rows is, for `"ls"`, the squared error, for `"em"`, minus the logarithm of
 #' the predictive density, both as means with the weights. Folds are drawn after `subset` and `na.action`; with groups
@@ -199,7 +199,9 @@ run_sweep <- function(data, settings, plan, group, call, own) {
   if (!any(vapply(fits, is_fit, NA))) stop(fits[[1L]])
   cv <- if (validated) cross_validate(data, settings, plan, assignment, call)
   table <- sweep_table(fits, plan, cv)
-  chosen <- choose_row(table, plan$criterion)
+  exact <- if (!validated) which(vapply(fits, is_exact, NA))
+  # Between exact fits rounding errors would decide.
+  chosen <- if (length(exact)) exact[1L] else choose_row(table, plan$criterion)
   names(fits) <- plan$k
   structure(
     list(

@@ -162,6 +162,13 @@ test_that("failures are rows with their reasons", {
   expect_match(cv$table$reason[2], "failed in 2 of 2 folds")
 })
 
+test_that("of exact fits the smallest is chosen", {
+  data <- data.frame(x = 1:12, y = 2 * (1:12), w = rep(1:2, 6))
+  expect_identical(selected(y ~ x, data, k = 1:2, router = "linear", control = few_starts())$k, 1L)
+  weighted <- suppressWarnings(select_experts(y ~ x, data, k = 1:2, weights = w, control = few_starts()))
+  expect_identical(weighted$k, 1L)
+})
+
 test_that("the same numbers come with any plan", {
   data <- lines_data(2, 150)
   run <- function() quick_select(data, criterion = "cv", folds = 3, fold_starts = 2, k = 1:2)
