@@ -10,6 +10,7 @@
 #' * [moe_control()] holds the numerical settings.
 #' * [vcov()][vcov.cosine_moe], [confint()][confint.cosine_moe], [summary()][summary.cosine_moe],
 #'   [predict()][predict.cosine_moe], [logLik()][logLik.cosine_moe] and [bootstrap_moe()] say how certain a fit is.
+#' * [select_experts()], [merge_experts()] and [test_experts()] choose the number of experts.
 #' * [mixing_measure()], [canonicalize()], [equivalent()], [voronoi_loss()] and [check_identifiability()] are the
 #'   theory's side.
 #' * [cosmoe-glossary] defines every number that is printed.

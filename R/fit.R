@@ -164,18 +164,22 @@ fit_settings <- function(k, router, expert, standardize, control, method = "ls",
 fit_prepared <- function(data, settings, start, call) {
   check_data(data, settings$k, settings$router, settings$expert, settings$standardize, settings$likelihood)
   check_custom_expert(settings$expert, data$x)
-  start <- check_start(start, data, settings)
-  estimate <- estimate_model(
-    data, settings$router, settings$expert, settings$k, start, settings$standardize, settings$control,
-    settings$likelihood
-  )
-  fit <- new_cosine_moe(call, data, settings, estimate)
+  fit <- fit_checked(data, settings, check_start(start, data, settings), call)
   if (fit$convergence$status == "degenerate") {
     warn_convergence("The fit is degenerate: ", fit$convergence$message)
   } else if (!isTRUE(fit$convergence$converged)) {
     warn_convergence("The fit has not converged: ", fit$convergence$message)
   }
   fit
+}
+
+# `smaller`: see estimate_model().
+fit_checked <- function(data, settings, start, call, smaller = NULL) {
+  estimate <- estimate_model(
+    data, settings$router, settings$expert, settings$k, start, settings$standardize, settings$control,
+    settings$likelihood, smaller
+  )
+  new_cosine_moe(call, data, settings, estimate)
 }
 
 # A trial call on a few rows tells a function of the wrong shape before the core meets it.

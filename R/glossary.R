@@ -68,15 +68,18 @@
 #' @section Inference:
 #' \describe{
 #' \item{bias (of a bootstrap)}{Mean of the replicates minus the estimate.}
+#' \item{cv, cv_se}{Held-out loss and its standard error over the folds: see [select_experts()].}
 #' \item{Df, F, Pr(>F)}{In [anova()][anova.cosine_moe]: the difference of identifiable parameters; the mean decrease
 #'   of the sum of squares over the residual variance of the largest fit; its p-value, `NA` where the F distribution
 #'   does not hold.}
+#' \item{DSC, height}{Dendrogram selection criterion, and how far apart two merged experts are: see [merge_experts()].}
 #' \item{irregular}{A fit for which asymptotic standard errors would mislead: see [vcov()][vcov.cosine_moe] for the
 #'   signs.}
 #' \item{ICL}{BIC plus twice the entropy of the responsibilities: see [ICL()].}
 #' \item{log-likelihood, AIC, BIC}{After least squares those of independent Gaussian errors, with the identifiable
 #'   parameters and sigma as degrees of freedom; after `method = "em"` those of the fitted family: see
 #'   [logLik()][logLik.cosine_moe].}
+#' \item{LR}{Likelihood ratio of k against k + 1 experts, with a p-value by simulation: see [test_experts()].}
 #' \item{standard error}{Square root of the diagonal of `vcov(fit)`, in parentheses behind a coefficient; after
 #'   [bootstrap_moe()] the standard deviation of the replicates. Gates have standard errors for contrasts only.}
 #' \item{t value, Pr(>|t|), stars}{Estimate over standard error, and its two-sided p-value from Student's t

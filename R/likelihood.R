@@ -112,13 +112,13 @@ feasible_experts <- function(eta, sample, model) {
 }
 
 # Solutions of the models that this one contains as starts: one dispersion for all, and a gate without covariates.
-# `starts` are the fit's own with one expert less, split.
-contained_starts <- function(search, sample, starts) {
+# `starts` are the fit's own with one expert less, split; a short search draws `count` more.
+contained_starts <- function(search, sample, starts, count) {
   model <- search$model
   if (!is_likelihood(model) || model$k < 2L || search$control$optimizer == "sgd") return(list())
   find <- function(...) {
     if (isTRUE(search$state$interrupted)) return(list())
-    if (is_scarce(search)) whole_search(search, ...) else short_search(search, sample, starts, ...)
+    if (is_scarce(search)) whole_search(search, ...) else short_search(search, sample, starts, count, ...)
   }
   c(
     if (model$dispersions > 1L) find("equal dispersion", equal = TRUE),
@@ -131,9 +131,7 @@ contained_starts <- function(search, sample, starts) {
 is_scarce <- function(search) {
   rows <- search$rows
   n <- if (is.null(rows$w)) nrow(rows$x) else sum(rows$w > 0)
-  gate <- ncol(if (is.null(rows$z)) rows$x else rows$z) + 1L
-  size <- search$model$k * (gate + expert_n_par(search$model$expert, ncol(rows$x))) + search$model$dispersions
-  n < 10L * size
+  n < 10L * core_size(search$model, rows)
 }
 
 contained_model <- function(search, equal, constant_gate) {
@@ -143,6 +141,7 @@ contained_model <- function(search, equal, constant_gate) {
     search$rows[c("z_center", "z_scale")] <- NULL
     search$model$router <- core_model(router_linear(), expert_constant(), search$model$k)$router
   }
+  search$smaller <- NULL
   # The contained model is not what an interrupt should hand back.
   search$state <- search_state(search$state)
   search
@@ -183,7 +182,7 @@ search_once <- function(search, sample, progress) {
 }
 
 # A shorter search from starts of the larger model.
-short_search <- function(search, sample, starts, kind, equal = FALSE, constant_gate = FALSE) {
+short_search <- function(search, sample, starts, count, kind, equal = FALSE, constant_gate = FALSE) {
   control <- search$control
   k <- search$model$k
   part <- contained_model(search, equal, constant_gate)
@@ -192,8 +191,7 @@ short_search <- function(search, sample, starts, kind, equal = FALSE, constant_g
     if (part$model$dispersions == 1L) start$phi <- mean(start$phi)
     start
   }
-  count <- max(k, control$n_starts %/% 4L)
-  starts <- c(begin_starts(sample, search$model, count), utils::head(starts, k - 1L))
+  starts <- c(begin_starts(sample, search$model, max(k, count)), utils::head(starts, k - 1L))
   few <- thinned_search(part)
   runs <- run_starts(few, lapply(starts, fit_to), control$short_passes)
   runs <- continue_runs(few, runs, min(4L, control$n_long), control$max_passes)

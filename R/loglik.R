@@ -61,9 +61,13 @@ logLik.cosine_moe <- function(object, ...) {
       object$loglik, df = object$df, nobs = n, boundary = object$diagnostics$boundary, class = "logLik"
     ))
   }
-  w <- object$weights
-  value <- -n / 2 * (log(2 * pi) + log(object$sse / n) + 1) + if (is.null(w)) 0 else sum(log(w[w > 0])) / 2
+  value <- gaussian_loglik(object$sse, n, object$weights)
   structure(value, df = object$df + 1L, nobs = n, boundary = boundary_gates(object), class = "logLik")
+}
+
+# With the maximum likelihood estimate of the variance.
+gaussian_loglik <- function(sse, n, w) {
+  -n / 2 * (log(2 * pi) + log(sse / n) + 1) + if (is.null(w)) 0 else sum(log(w[w > 0])) / 2
 }
 
 boundary_gates <- function(fit) if (at_cosine_limit(fit)) seq_len(fit$k) else fit$diagnostics$boundary

@@ -10,14 +10,17 @@ same_optimum <- function(objective, best, search) {
 }
 
 # Returns parameters in reported coordinates and canonical order, fitted values (without offset), and how they were
-# found.
-estimate_model <- function(data, router, expert, k, start, standardize, control, likelihood = NULL) {
+# found. `smaller`: the solution with one expert less, as a start, if it is known already.
+estimate_model <- function(data, router, expert, k, start, standardize, control, likelihood = NULL, smaller = NULL) {
   rows <- working_rows(data, router, expert, standardize, control, likelihood)
   model <- likelihood_model(core_model(router, expert, k, control), likelihood, rows)
   df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x)) +
     dispersion_count(likelihood, k)
   n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
   search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = search_state())
+  if (!is.null(smaller)) {
+    search$smaller <- c(list(kind = "nested"), working_parameters(smaller, router, expert, rows, model))
+  }
   given <- if (!is.null(start)) given_start(start, search, router, expert)
   runs <- tryCatch(
     if (is.null(given)) search_starts(search) else run_starts(search, list(given), control$max_passes),
@@ -83,17 +86,33 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   # The smaller model first: with one seed it is then found as it is when fitted by itself.
   nested <- nested_starts(search, sample, progress)
   if (isTRUE(search$state$interrupted)) return(list())
-  starts <- c(begin_starts(sample, search$model, drawn_starts(search)), nested)
-  contained <- contained_starts(search, sample, nested)
-  if (isTRUE(search$state$interrupted)) return(list())
-  starts <- c(starts, contained)
-  # At first on a part of the data, when they are many: the sum of squares decides between starts, not their digits.
+  # At first on a part of the data, when they are many: the objective decides between starts, not its digits.
   few <- thinned_search(search)
-  runs <- run_starts(few, starts, control$short_passes, progress)
-  if (!is_likelihood(search$model)) runs <- search_gates(few, sample, runs)
-  runs <- continue_runs(few, runs, ceiling(length(runs) / 2), 3 * control$short_passes)
-  runs <- continue_runs(search, runs, control$n_long, control$max_passes, progress)
-  exchange_runs(search, sample, runs)
+  count <- drawn_starts(search)
+  first <- min(count, max(first_starts, ceiling(count / 4)))
+  runs <- run_short(few, sample, begin_starts(sample, search$model, first), progress)
+  runs <- continue_runs(few, runs, length(runs), 3 * control$short_passes)
+  easy <- is_easy(runs, first, few)
+  contained <- contained_starts(search, sample, nested, if (easy) 2L else control$n_starts %/% 4L)
+  if (isTRUE(search$state$interrupted)) return(list())
+  rest <- c(if (!easy) begin_starts(sample, search$model, count - first), nested, contained)
+  more <- run_short(few, sample, rest, progress)
+  more <- continue_runs(few, more, ceiling(length(more) / 2), 3 * control$short_passes)
+  runs <- continue_runs(search, c(runs, more), control$n_long, control$max_passes, progress)
+  exchange_runs(search, sample, runs, easy)
+}
+
+run_short <- function(search, sample, starts, progress) {
+  runs <- run_starts(search, starts, search$control$short_passes, progress)
+  if (is_likelihood(search$model)) runs else search_gates(search, sample, runs)
+}
+
+# When nine of ten of these starts, or of a quarter of all, lead to the best solution so far, no others are drawn.
+first_starts <- 20L
+
+is_easy <- function(runs, first, search) {
+  objective <- vapply(runs, function(run) run$objective, 0)
+  first >= first_starts && mean(same_optimum(objective, min(objective), search)) >= 0.9
 }
 
 # How many starts to draw: a single linear or constant expert has one optimum.
@@ -109,11 +128,12 @@ search_steps <- function(search) search$model$k * (search$control$n_starts + sea
 nested_starts <- function(search, sample, progress) {
   k <- search$model$k
   if (k < 2L) return(list())
-  smaller <- thinned_search(search)
+  known <- search$smaller
+  smaller <- if (is.null(known)) thinned_search(search) else search
   smaller$model$k <- k - 1L
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
   if (isTRUE(smaller$model$dispersions > 1L)) smaller$model$dispersions <- k - 1L
-  runs <- search_once(smaller, sample, progress)
+  runs <- if (is.null(known)) search_once(smaller, sample, progress) else list(evaluate_run(known, smaller))
   if (isTRUE(search$state$interrupted)) return(list())
   split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
 }
@@ -142,8 +162,9 @@ thinned_search <- function(search, most = max(2000L, 40L * core_size(search$mode
 }
 
 # Exchanges round the best solution, until two rounds in a row have not found a better one.
-exchange_runs <- function(search, sample, runs, rounds = 8L) {
-  count <- min(24L, search$control$n_starts %/% 4L)
+exchange_runs <- function(search, sample, runs, easy) {
+  rounds <- if (easy) 1L else 8L
+  count <- min(if (easy) 4L else 24L, search$control$n_starts %/% 4L)
   idle <- 0L
   for (round in seq_len(rounds)) {
     if (count < 1L || search$model$k < 2L || idle == 2L || isTRUE(search$state$interrupted)) break

@@ -43,11 +43,7 @@ plot.cosine_moe <- function(x, which = c("fitted", "covariate", "residuals", "st
   if (ncol(x$typical) == 0L) which <- setdiff(which, "covariate")
   if ("covariate" %in% which) covariate <- check_covariate(x, covariate)
   data <- if (any(c("fitted", "covariate") %in% which)) quiet_training(x, parent.frame())
-  style <- list(mar = c(3.4, 4.2, 3.4, 2.2), mgp = c(2.2, 0.5, 0), tcl = -0.25, las = 1)
-  if (length(which) > 1L) style$mfrow <- c(if (length(which) > 2L) 2L else 1L, 2L)
-  given <- list(...)
-  style[names(given)] <- given
-  old <- graphics::par(style)
+  old <- panel_style(length(which), ...)
   on.exit(graphics::par(old))
   for (panel in which) {
     switch(panel,
@@ -58,6 +54,15 @@ plot.cosine_moe <- function(x, which = c("fitted", "covariate", "residuals", "st
     )
   }
   invisible(x)
+}
+
+# Sets the graphical parameters of a page of panels and gives the old ones.
+panel_style <- function(panels, ...) {
+  style <- list(mar = c(3.4, 4.2, 3.4, 2.2), mgp = c(2.2, 0.5, 0), tcl = -0.25, las = 1)
+  if (panels > 1L) style$mfrow <- c(if (panels > 2L) 2L else 1L, 2L)
+  given <- list(...)
+  style[names(given)] <- given
+  graphics::par(style)
 }
 
 # ---- panels ----------------------------------------------------------------------------------------------------------

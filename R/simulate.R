@@ -50,6 +50,10 @@ gaussian_draws <- function(object) {
 # An expert for each row from the gate, then a response of this expert.
 likelihood_draws <- function(object, env) {
   data <- training_covariates(object, env)
+  mixture_draws(object, data)
+}
+
+mixture_draws <- function(object, data) {
   values <- evaluate_model(object, data, object$control$threads)
   check_unchanged(object, values$response)
   trials <- object$trials
