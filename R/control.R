@@ -8,10 +8,12 @@
 #'   with the gate's constraint inside each step. `"slsqp"`, `"lbfgs"`, `"ccsaq"` and `"bobyqa"` are NLopt's, on the
 #'   same objective, for cross-checks. `"sgd"` is mini-batch stochastic gradient descent, the protocol of the paper's
 #'   experiments.
-#' @param n_starts Number of drawn starting points, a whole number. The search adds others: solutions of the model with
-#'   one expert less, split, and exchanges of experts round the best solution; sparse gates are also searched at random.
-#'   The default 100 costs little, since most starts get only a short run, and guards against poor optima, which are the
-#'   rule rather than the exception with three and more experts.
+#' @param n_starts Largest number of drawn starting points, a whole number. The search adds others: solutions of the
+#'   model with one expert less, split, and exchanges of experts round the best solution; sparse gates are also searched
+#'   at random. The default 100 costs little, since most starts get only a short run, and guards against poor optima,
+#'   which are the rule rather than the exception with three and more experts. Where three of four among the first
+#'   quarter of the starts (20 at least) end in the same best solution, few others are tried; with fewer than 20 starts
+#'   all are drawn.
 #' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the
 #'   objective with its derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100;
 #'   the default 500 leaves room for those whose minimum lies at or near infinity.
@@ -38,8 +40,10 @@
 #'   (`short_passes`, `n_long` and `max_passes` do not apply), step size, and rows in a mini-batch. The paper uses 10
 #'   epochs and rate 0.1; it does not state a batch size, 32 is ours.
 #' @param hybrid For `method = "em"`: whether a run goes over from EM to Newton's method on the log-likelihood once EM
-#'   slows down. `TRUE`, the default, is faster and ends at the same maximum; `FALSE` is EM alone, with extrapolation,
-#'   which may need more `max_passes`. The log-likelihood never decreases with either.
+#'   slows down. `TRUE`, the default, is faster and ends at the same maximum: it takes steps of EM's own curvature, the
+#'   information of the complete data, while they gain 0.1 of log-likelihood or more, and may use the exact curvature
+#'   then. `FALSE` is EM alone, with extrapolation, which may need more `max_passes`. The log-likelihood never decreases
+#'   with either.
 #'
 #' @return An object of class `moe_control`, a list with one entry for each argument.
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025), arXiv:2405.14131: the

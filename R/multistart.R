@@ -31,8 +31,9 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
     }
   )
   if (isTRUE(search$state$interrupted)) {
-    if (control$on_interrupt == "stop" || is.null(search$state$best)) stop_interrupt()
     best <- search$state$best
+    if (is.null(best) && !is.null(given)) best <- evaluate_run(given, search)
+    if (control$on_interrupt == "stop" || is.null(best)) stop_interrupt()
     if (!length(runs) || length(best$b) < k || best$thinned) {
       runs <- c(runs, list(evaluate_run(grow_run(best, k, search$model), search)))
     }
@@ -83,9 +84,7 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
                           progress = progressor(steps = search_steps(search))) {
   control <- search$control
   force(sample)
-  # The smaller model first: with one seed it is then found as it is when fitted by itself.
-  nested <- nested_starts(search, sample, progress)
-  if (isTRUE(search$state$interrupted)) return(list())
+  seed <- generator_state()
   # At first on a part of the data, when they are many: the objective decides between starts, not its digits.
   few <- thinned_search(search)
   count <- drawn_starts(search)
@@ -93,12 +92,21 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   runs <- run_short(few, sample, begin_starts(sample, search$model, first), progress)
   runs <- continue_runs(few, runs, length(runs), 3 * control$short_passes)
   easy <- is_easy(runs, first, few)
+  smaller <- search_smaller(search, sample, progress, seed, if (easy) first_starts else control$n_starts)
+  if (easy && !is_clear_gain(runs, smaller, few)) {
+    easy <- FALSE
+    smaller <- search_smaller(search, sample, progress, seed, control$n_starts)
+  }
+  if (isTRUE(search$state$interrupted)) return(runs)
+  nested <- nested_starts(smaller, sample, search$model, control$n_starts)
   contained <- contained_starts(search, sample, nested, if (easy) 2L else control$n_starts %/% 4L)
   if (isTRUE(search$state$interrupted)) return(list())
-  rest <- c(if (!easy) begin_starts(sample, search$model, count - first), nested, contained)
+  rest <- if (easy) utils::head(nested, 2L * (search$model$k - 1L)) else nested
+  rest <- c(if (!easy) begin_starts(sample, search$model, count - first), rest, contained)
   more <- run_short(few, sample, rest, progress)
   more <- continue_runs(few, more, ceiling(length(more) / 2), 3 * control$short_passes)
-  runs <- continue_runs(search, c(runs, more), control$n_long, control$max_passes, progress)
+  long <- if (easy) min(4L, control$n_long) else control$n_long
+  runs <- continue_runs(search, c(runs, more), long, control$max_passes, progress)
   exchange_runs(search, sample, runs, easy)
 }
 
@@ -107,12 +115,20 @@ run_short <- function(search, sample, starts, progress) {
   if (is_likelihood(search$model)) runs else search_gates(search, sample, runs)
 }
 
-# When nine of ten of these starts, or of a quarter of all, lead to the best solution so far, no others are drawn.
+# When three of four of these starts, or of a quarter of all, lead to the best solution so far, few others are tried.
 first_starts <- 20L
 
 is_easy <- function(runs, first, search) {
   objective <- vapply(runs, function(run) run$objective, 0)
-  first >= first_starts && mean(same_optimum(objective, min(objective), search)) >= 0.9
+  first >= first_starts && mean(same_optimum(objective, min(objective), search)) >= 0.75
+}
+
+# Whether the best of the runs gains more on the model with one expert less than the data may well do by chance.
+is_clear_gain <- function(runs, smaller, search) {
+  if (is.null(smaller)) return(TRUE)
+  best <- min(vapply(runs, function(run) run$objective, 0))
+  unit <- if (is_likelihood(search$model)) 1 else best / search$df_residual
+  smaller$objective - best > 20 * unit
 }
 
 # How many starts to draw: a single linear or constant expert has one optimum.
@@ -123,19 +139,29 @@ drawn_starts <- function(search) {
 # About as many as run_starts() reports for the model and those nested in it.
 search_steps <- function(search) search$model$k * (search$control$n_starts + search$control$n_long)
 
-# The fit with one expert less, found in the same way, with its experts doubled in turn: a larger model has the smaller
-# one's solution among its starts.
-nested_starts <- function(search, sample, progress) {
+# The best run with one expert less, or NULL: found in the same way, with the generator's state `seed`, as that model is
+# found when fitted by itself with this seed.
+search_smaller <- function(search, sample, progress, seed, n_starts) {
   k <- search$model$k
-  if (k < 2L) return(list())
+  if (k < 2L || isTRUE(search$state$interrupted)) return(NULL)
+  before <- generator_state()
+  on.exit(set_generator_state(before))
+  set_generator_state(seed)
   known <- search$smaller
   smaller <- if (is.null(known)) thinned_search(search) else search
   smaller$model$k <- k - 1L
+  smaller$control$n_starts <- min(smaller$control$n_starts, n_starts)
   smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
   if (isTRUE(smaller$model$dispersions > 1L)) smaller$model$dispersions <- k - 1L
   runs <- if (is.null(known)) search_once(smaller, sample, progress) else list(evaluate_run(known, smaller))
-  if (isTRUE(search$state$interrupted)) return(list())
-  split_starts(runs[[best_run(runs)]], sample, search$model, max(k - 1L, search$control$n_starts %/% 4L))
+  if (length(runs)) runs[[best_run(runs)]]
+}
+
+# The run with one expert less, its experts doubled in turn: a larger model has the smaller one's solution among its
+# starts.
+nested_starts <- function(smaller, sample, model, n_starts) {
+  if (is.null(smaller)) return(list())
+  split_starts(smaller, sample, model, max(model$k - 1L, n_starts %/% 4L))
 }
 
 # The number of parameters.

@@ -23,7 +23,7 @@ void take_last(Objective& objective, const arma::vec& trial, SolverResult& out) 
     if (!(there < out.value)) return;
     out.theta = trial;
     out.value = there;
-    out.trace.push_back(there);
+    out.trace.back() = there;
 }
 
 }  // namespace
