@@ -24,8 +24,8 @@
 #' \eqn{\sqrt{n / (n - df)}}{sqrt(n / (n - df))}, because least squares makes them too small; new errors are divided by
 #' the square roots of the weights. *Cases* multiply the weights by the number of times that a row was drawn. Rows with
 #' weight zero do not count. The centre and scale of a standardized cosine gate stay those of the fit. *Parametric*
-#' responses of a mixture are one for each row, as in [simulate()][simulate.cosine_moe], and keep the row's weight: where
-#' weights are numbers of equal rows, write these rows out first.
+#' responses of a mixture are one for each row, as in [simulate()][simulate.cosine_moe], and keep the row's weight:
+#' where weights are numbers of equal rows, write these rows out first.
 #'
 #' *Labels.* The experts of a replicate are assigned to those of the fit so that the sum of squared differences of gate
 #' contrasts, parameters and logarithms of dispersions is smallest, each difference in units of the information about
@@ -44,9 +44,9 @@
 #'
 #' @return An object of class `moe_bootstrap`, a list: `coefficients`, a matrix with a row for each replicate and the
 #'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse` (`loglik`
-#'   after maximum likelihood), `status` and `message` of each replicate; `irregular`, why standard errors of the fit would mislead (if so); `type`,
-#'   `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates
-#'   that did not fail, of which there must be two (else a `cosmoe_error_bootstrap`); `confint()`: a matrix as for fits;
+#'   after maximum likelihood), `status` and `message` of each replicate; `irregular`, why standard errors of the fit
+#'   would mislead (if so); `type`, `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates that did
+#'   not fail, of which there must be two (else a `cosmoe_error_bootstrap`); `confint()`: a matrix as for fits;
 #'   `print()`: its argument, invisibly.
 #'
 #' @references Davison, A. C. and Hinkley, D. V. (1997). Bootstrap Methods and their Application. Cambridge University

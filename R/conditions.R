@@ -33,17 +33,8 @@ core_call <- function(call) {
   })
 }
 
-# What one of the two methods of estimation does not have.
+# What least squares does not have.
 is_em <- function(fit) identical(fit$method, "em")
-
-check_least_squares <- function(fit, what) {
-  if (is_em(fit)) {
-    stop_cosmoe(
-      "input", sprintf("Not available for fits by method = \"em\": %s.", what),
-      argument = "object", got = "em", expected = "ls"
-    )
-  }
-}
 
 check_likelihood <- function(fit, what) {
   if (!is_em(fit)) {

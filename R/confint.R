@@ -22,7 +22,7 @@
 #' `NA`, with a warning of class `cosmoe_warning_irregular`, where the minimum could not be found.
 #'
 #' For fits by maximum likelihood -2 log-likelihood takes the place of SSE / sigma^2, and both methods use quantiles of
-#' the normal distribution, as [stats::confint.glm()] does; dispersions are there by their logarithms. Ends do not
+#' the normal distribution, as for a [stats::glm()]; dispersions are there by their logarithms. Ends do not
 #' depend on the coordinates in which the other parameters are written.
 #'
 #' Where standard errors would mislead (see [vcov.cosine_moe()]), profiles do too: all ends are `NA`, with the reasons

@@ -48,13 +48,18 @@ dispersion_name <- function(family) if (family$name == "gaussian") "sigma" else 
 # An identity link may be scaled together with the response.
 is_scalable <- function(family) family$name == "gaussian" && family$link == "identity"
 
+# A function of stats::make.link(), some of which refuse empty vectors: "linkfun", "linkinv", "mu.eta".
+link_function <- function(link, part, value) {
+  if (length(value) == 0L) value else stats::make.link(link)[[part]](value)
+}
+
 mean_of_link <- function(family, eta) {
-  mean <- stats::make.link(family$link)$linkinv(eta)
+  mean <- link_function(family$link, "linkinv", eta)
   if (is.null(dim(eta))) mean else array(mean, dim(eta), dimnames(eta))
 }
 
 # The derivative of the mean in the linear predictor.
-link_slope <- function(family, eta) stats::make.link(family$link)$mu.eta(eta)
+link_slope <- function(family, eta) link_function(family$link, "mu.eta", eta)
 
 # Link of the response moved away from where it is infinite, as glm() begins, and the working weights there.
 linearised_response <- function(family, y, trials) {

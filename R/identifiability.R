@@ -134,7 +134,8 @@ check_identifiability <- function(expert, router, order = c(1, 2), k = 2, d = 2,
   draws <- check_count(draws)
   if (!is.null(at)) {
     at <- as_measure(at)
-    if (at$link != "identity") stop_input("at", I(paste("one with the link", at$link)), "a measure with the identity link")
+    other <- at$link != "identity"
+    if (other) stop_input("at", I(paste("one with the link", at$link)), "a measure with the identity link")
     if (missing(expert)) expert <- at$expert
     if (missing(router)) router <- at$router
     if (missing(k)) k <- length(at$beta0)

@@ -51,7 +51,8 @@ structural_irregularities <- function(fit) {
     if (fit$df.residual < 1L) "there are no residual degrees of freedom",
     if (!is_em(fit) && isTRUE(fit$sigma == 0)) "the fit is perfect: there is no residual variance",
     if (is_sparse_router(fit$router, fit$k)) {
-      "the gate is sparse: the sum of squares jumps where its choice of experts changes"
+      what <- if (is_em(fit)) "likelihood" else "sum of squares"
+      sprintf("the gate is sparse: the %s jumps where its choice of experts changes", what)
     },
     about("gate", found$boundary, "is on the boundary", "are on the boundary"),
     if (at_cosine_limit(fit)) "the gates are as far apart as a cosine router allows",

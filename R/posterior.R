@@ -128,7 +128,7 @@ mixture_quantiles <- function(object, values, trials, probs) {
     }
     upper
   }
-  value <- matrix(vapply(probs, one, numeric(n)), n)
+  value <- matrix(vapply(probs, one, numeric(n)), n, length(probs))
   colnames(value) <- paste0(formatC(100 * probs, format = "fg", width = 1L, digits = 7L), "%")
   value
 }

@@ -21,8 +21,8 @@
 #'   [stats::na.omit()] drops them.
 #' @param threads Number of threads, a whole number; the result is the same for any.
 #' @param y For `"density"`: the response, one for each row, in the form in which the fit was given it. By default it is
-#'   looked up in `newdata` (after a formula) or is that of the fit. For `"quantile"` of a response `cbind(successes,
-#'   failures)` it gives the numbers of trials.
+#'   looked up in `newdata` (after a formula) or is that of the fit. For `"quantile"` and prediction intervals of a
+#'   response `cbind(successes, failures)` it gives the numbers of trials.
 #' @param probs For `"quantile"`: probabilities, numbers above 0 and below 1.
 #' @param ... Nothing: any further argument is an error.
 #'
@@ -127,7 +127,7 @@ predict_uncertain <- function(object, newdata, type, se.fit, interval, level, na
   if (known) {
     trials <- object$trials
     if (!is.null(trials) && !is.null(newdata)) trials <- new_response(object, newdata, y, data)$trials
-    ends <- mixture_quantiles(object, values, trials, c(1 - level, 1 + level) / 2)
+    ends <- unname(mixture_quantiles(object, values, trials, c(1 - level, 1 + level) / 2))
     if (!is.null(trials)) ends <- ends / pmax(trials, 1)
     value <- cbind(fit = value, lwr = ends[, 1L], upr = ends[, 2L])
   } else if (interval != "none") {
@@ -147,10 +147,11 @@ predict_uncertain <- function(object, newdata, type, se.fit, interval, level, na
 # Lower and upper ends round the mean responses, by standard errors of these.
 interval_ends <- function(object, mean, error, interval, level, training) {
   if (is_em(object)) {
-    scale <- stats::make.link(switch(object$family$name, gaussian = "identity", binomial = "logit", "log"))
-    center <- scale$linkfun(mean)
-    width <- stats::qnorm((1 + level) / 2) * error / scale$mu.eta(center)
-    return(cbind(lwr = scale$linkinv(center - width), upr = scale$linkinv(center + width)))
+    scale <- switch(object$family$name, gaussian = "identity", binomial = "logit", "log")
+    center <- link_function(scale, "linkfun", mean)
+    width <- stats::qnorm((1 + level) / 2) * error / link_function(scale, "mu.eta", center)
+    end <- function(value) link_function(scale, "linkinv", value)
+    return(cbind(lwr = end(center - width), upr = end(center + width)))
   }
   weight <- if (training && !is.null(object$weights)) object$weights else 1
   spread <- if (interval == "prediction") sqrt(error^2 + object$sigma^2 / weight) else error
@@ -178,8 +179,9 @@ prediction_errors <- function(object, info, data, values, type, threads, block =
   if (type == "response") drop(value) else structure(value, dimnames = list(NULL, colnames(object$experts)))
 }
 
-# The derivatives in theta of each column of what `type` predicts. Those of a gate's weight are the regression function's
-# with constant experts, 1 for its own and 0 for the others; those of an expert's value the same for this expert alone.
+# The derivatives in theta of each column of what `type` predicts. Those of a gate's weight are the regression
+# function's with constant experts, 1 for its own and 0 for the others; those of an expert's value the same for this
+# expert alone.
 part_jacobians <- function(object, info, rows, at, type, threads) {
   model <- info$model[c("router", "expert", "k")]
   par <- info$par[c("u", "b", "eta")]

@@ -9,8 +9,8 @@
 #'   them) and the regression function is right. `"sandwich"`: neither is assumed. `"bootstrap"`: the covariance
 #'   matrix over the replicates of [bootstrap_moe()].
 #' @param boot For `"bootstrap"`: the replicates, from [bootstrap_moe()]; `NULL` to draw them now.
-#' @param R For `"bootstrap"` without `boot`: how many replicates of the residual bootstrap to draw; 200 suffice for
-#'   standard errors (relative error 5%).
+#' @param R For `"bootstrap"` without `boot`: how many replicates of the residual bootstrap (after maximum likelihood,
+#'   the parametric one) to draw; 200 suffice for standard errors (relative error 5%).
 #' @param ... Nothing: any further argument is an error.
 #'
 #' @details

@@ -7,8 +7,8 @@
 #' the model cannot tell from G; without it the losses of two equal functions may be anything.
 #'
 #' @param G,truth Mixing measures from [mixing_measure()], or fits from [fit_cosine_moe()], with the same router,
-#'   expert, link and covariates (dispersions have no part). The numbers of atoms, k and \eqn{k_*}{k*}, may differ, and so may the numbers of active
-#'   experts: the paper's over-specified sparse fits have more of them.
+#'   expert, link and covariates (dispersions have no part). The numbers of atoms, k and \eqn{k_*}{k*}, may differ, and
+#'   so may the numbers of active experts: the paper's over-specified sparse fits have more of them.
 #' @param type `"L1"`, `"L2"` or `"L3"`: see Details.
 #' @param r The power of the distances in L1, a finite number of at least 1. L2 and L3 have powers of their own, so `r`
 #'   must be 1, the default.

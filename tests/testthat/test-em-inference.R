@@ -327,6 +327,12 @@ test_that("prediction intervals are quantiles of the mixture, confidence interva
     if (name != "gaussian") expect_gt(min(ends), 0)
     if (name == "binomial") expect_lt(max(ends), 1)
     expect_identical(dim(predict(fit, d[1, ], interval = "confidence")), c(1L, 3L))
+    expect_identical(dimnames(predict(fit, d[1, ], interval = "prediction")), list("1", c("fit", "lwr", "upr")))
+    for (interval in c("confidence", "prediction")) {
+      expect_identical(dim(predict(fit, d[0, ], interval = interval)), c(0L, 3L))
+    }
+    expect_identical(dim(predict(fit, d[0, ], type = "gate", se.fit = TRUE)$se.fit), c(0L, 2L))
+    expect_identical(dim(predict(fit, d[0, ], type = "quantile")), c(0L, 3L))
     missing <- predict(fit, transform(d[1:3, ], x = c(NA, 1, 0)), interval = "confidence", se.fit = TRUE)
     expect_identical(unname(is.na(missing$se.fit)), c(TRUE, FALSE, FALSE))
   }
