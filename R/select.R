@@ -32,9 +32,11 @@
 #' larger models do not contain smaller ones. Solutions with the status `"degenerate"`, whose likelihood grows without
 #' limit, take no part in this, and are not chosen while there is another.
 #'
-#' *Information criteria.* Degrees of freedom are those of [logLik()][logLik.cosine_moe], for least squares with
-#' Gaussian errors. More experts than the truth are not a regular model, so that AIC and BIC are a rule of thumb; AIC
-#' chooses too many. If least squares fits the data exactly for some k, the smallest of these is chosen.
+#' *Information criteria.* Degrees of freedom are the identifiable parameters of the model (for least squares plus one
+#' for sigma, with Gaussian errors). `fit$df`, and with it `BIC(fit)`, may be smaller where a solution has flat
+#' directions of its own, such as a gate that cuts between two rows; here that earns nothing. More experts than the
+#' truth are not a regular model, so that AIC and BIC are a rule of thumb; AIC chooses too many. If least squares fits
+#' the data exactly for some k, the smallest of these is chosen.
 #'
 #' *Cross-validation.* The loss of held-out rows is, for `"ls"`, the squared error, for `"em"`, minus the logarithm of
 #' the predictive density, both as means with the weights. Folds are drawn after `subset` and `na.action`; with groups
@@ -217,13 +219,10 @@ sweep_table <- function(fits, plan, cv) {
   words <- function(f, other) vapply(fits, function(fit) if (is_fit(fit)) f(fit) else other(fit), "")
   em <- plan$method == "em"
   failure <- words(function(fit) "", function(e) if (is.null(e)) "interrupted" else conditionMessage(e))
-  table <- data.frame(
-    k = plan$k, df = value(function(fit) attr(stats::logLik(fit), "df")), logLik = value(stats::logLik)
-  )
+  criterion <- function(name) value(function(fit) information_criteria(fit)[[name]])
+  table <- data.frame(k = plan$k, df = criterion("df"), logLik = criterion("logLik"))
   if (!em) table$sse <- value(stats::deviance)
-  table$AIC <- value(stats::AIC)
-  table$BIC <- value(stats::BIC)
-  if (em) table$ICL <- value(ICL)
+  for (name in c("AIC", "BIC", if (em) "ICL")) table[[name]] <- criterion(name)
   if (!is.null(cv)) {
     table[c("cv", "cv_se")] <- cv$summary
     failure <- ifelse(nzchar(failure), failure, cv$reason)
