@@ -468,6 +468,6 @@ draw_tree <- function(x) {
   cut <- if (x$k == 1L) NULL else mean(c(tree$height[k - x$k + 1L], if (x$k < k) tree$height[k - x$k] else 0))
   if (!is.null(cut)) {
     graphics::abline(h = cut, lty = 2)
-    graphics::text(k + 0.4, cut, sprintf("k = %d", x$k), adj = c(1, -0.4), cex = 0.9)
+    graphics::mtext(sprintf("k = %d", x$k), 4L, at = cut, las = 1L, line = 0.1, cex = 0.75 * graphics::par("cex"))
   }
 }

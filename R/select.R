@@ -414,15 +414,16 @@ draw_criteria <- function(values, k, chosen, title, error = 0, marked = names(va
   force(marked)
   values <- as.matrix(values)
   finite <- range(values + error, values - error, finite = TRUE)
-  open_panel(title, range(k) + c(-0.3, 0.3), finite, "number of experts k", "")
+  at <- seq_along(k)
+  open_panel(title, c(0.7, length(k) + 0.3), finite, "number of experts k", "", x_axis = as.character(k))
   color <- expert_colors(ncol(values))
   for (j in seq_len(ncol(values))) {
     if (any(error > 0, na.rm = TRUE)) {
-      graphics::segments(k, values[, j] - error, k, values[, j] + error, col = color[j])
+      graphics::segments(at, values[, j] - error, at, values[, j] + error, col = color[j])
     }
-    graphics::lines(k, values[, j], type = "b", pch = j, lwd = 2, col = color[j])
+    graphics::lines(at, values[, j], type = "b", pch = j, lwd = 2, col = color[j])
     if (colnames(values)[j] == marked) {
-      graphics::points(chosen, values[match(chosen, k), j], pch = 1L, cex = 2.6, lwd = 2)
+      graphics::points(match(chosen, k), values[match(chosen, k), j], pch = 1L, cex = 2.6, lwd = 2)
     }
   }
   if (ncol(values) > 1L) draw_key(colnames(values), color, pch = seq_len(ncol(values)), lwd = 2)
