@@ -52,7 +52,8 @@
 #' "return")` gives what has been fitted so far.
 #'
 #' @section Which way to trust when:
-#' See [merge_experts()] for a comparison with merging on simulated data, and [test_experts()] for a test.
+#' BIC to count experts, ICL to count clusters, cross-validation to predict. See the same section of [merge_experts()]
+#' for a comparison on simulated data, and [test_experts()] for a test.
 #'
 #' @return An object of class `select_experts`, a list: `k`, the chosen number; `criterion`; `table`, a data frame with
 #'   a row for each k: `k`, `df`, `logLik`, `sse` (`"ls"`), `AIC`, `BIC`, `ICL` (`"em"`), `cv` and `cv_se` (if asked),
