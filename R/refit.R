@@ -55,6 +55,15 @@ is_fit <- function(fit) inherits(fit, "cosine_moe")
 # Whether a least squares fit has no residuals but rounding errors.
 is_exact <- function(fit) is_fit(fit) && !is_em(fit) && fit$sse <= 1e-20 * sum(fit$y^2) * max(1, fit$weights)
 
+# Information criteria with the dimension of the model for degrees of freedom. That of a solution may be smaller (a hard
+# gate has flat directions), but a model is not to be rewarded for one.
+information_criteria <- function(fit) {
+  loglik <- as.double(stats::logLik(fit))
+  df <- structural_df(fit) + !is_em(fit)
+  bic <- -2 * loglik + log(fit$nobs) * df
+  list(df = df, logLik = loglik, AIC = -2 * loglik + 2 * df, BIC = bic, ICL = if (is_em(fit)) bic + 2 * fit$entropy)
+}
+
 # A solution that means something: a likelihood that grows without limit does not.
 is_sound <- function(fit) is_fit(fit) && fit$convergence$status != "degenerate"
 

@@ -32,9 +32,11 @@
 #' larger models do not contain smaller ones. Solutions with the status `"degenerate"`, whose likelihood grows without
 #' limit, take no part in this, and are not chosen while there is another.
 #'
-#' *Information criteria.* Degrees of freedom are those of [logLik()][logLik.cosine_moe], for least squares with
-#' Gaussian errors. More experts than the truth are not a regular model, so that AIC and BIC are a rule of thumb; AIC
-#' chooses too many. If least squares fits the data exactly for some k, the smallest of these is chosen.
+#' *Information criteria.* Degrees of freedom are the identifiable parameters of the model (for least squares plus one
+#' for sigma, with Gaussian errors). `fit$df`, and with it `BIC(fit)`, may be smaller where a solution has flat
+#' directions of its own, such as a gate that cuts between two rows; here that earns nothing. More experts than the
+#' truth are not a regular model, so that AIC and BIC are a rule of thumb; AIC chooses too many. If least squares fits
+#' the data exactly for some k, the smallest of these is chosen.
 #'
 #' *Cross-validation.* The loss of held-out rows is, for `"ls"`, the squared error, for `"em"`, minus the logarithm of
 #' the predictive density, both as means with the weights. Folds are drawn after `subset` and `na.action`; with groups
@@ -50,7 +52,8 @@
 #' "return")` gives what has been fitted so far.
 #'
 #' @section Which way to trust when:
-#' See [merge_experts()] for a comparison with merging on simulated data, and [test_experts()] for a test.
+#' BIC to count experts, ICL to count clusters, cross-validation to predict. See the same section of [merge_experts()]
+#' for a comparison on simulated data, and [test_experts()] for a test.
 #'
 #' @return An object of class `select_experts`, a list: `k`, the chosen number; `criterion`; `table`, a data frame with
 #'   a row for each k: `k`, `df`, `logLik`, `sse` (`"ls"`), `AIC`, `BIC`, `ICL` (`"em"`), `cv` and `cv_se` (if asked),
@@ -217,13 +220,10 @@ sweep_table <- function(fits, plan, cv) {
   words <- function(f, other) vapply(fits, function(fit) if (is_fit(fit)) f(fit) else other(fit), "")
   em <- plan$method == "em"
   failure <- words(function(fit) "", function(e) if (is.null(e)) "interrupted" else conditionMessage(e))
-  table <- data.frame(
-    k = plan$k, df = value(function(fit) attr(stats::logLik(fit), "df")), logLik = value(stats::logLik)
-  )
+  criterion <- function(name) value(function(fit) information_criteria(fit)[[name]])
+  table <- data.frame(k = plan$k, df = criterion("df"), logLik = criterion("logLik"))
   if (!em) table$sse <- value(stats::deviance)
-  table$AIC <- value(stats::AIC)
-  table$BIC <- value(stats::BIC)
-  if (em) table$ICL <- value(ICL)
+  for (name in c("AIC", "BIC", if (em) "ICL")) table[[name]] <- criterion(name)
   if (!is.null(cv)) {
     table[c("cv", "cv_se")] <- cv$summary
     failure <- ifelse(nzchar(failure), failure, cv$reason)
@@ -415,15 +415,16 @@ draw_criteria <- function(values, k, chosen, title, error = 0, marked = names(va
   force(marked)
   values <- as.matrix(values)
   finite <- range(values + error, values - error, finite = TRUE)
-  open_panel(title, range(k) + c(-0.3, 0.3), finite, "number of experts k", "")
+  at <- seq_along(k)
+  open_panel(title, c(0.7, length(k) + 0.3), finite, "number of experts k", "", x_axis = as.character(k))
   color <- expert_colors(ncol(values))
   for (j in seq_len(ncol(values))) {
     if (any(error > 0, na.rm = TRUE)) {
-      graphics::segments(k, values[, j] - error, k, values[, j] + error, col = color[j])
+      graphics::segments(at, values[, j] - error, at, values[, j] + error, col = color[j])
     }
-    graphics::lines(k, values[, j], type = "b", pch = j, lwd = 2, col = color[j])
+    graphics::lines(at, values[, j], type = "b", pch = j, lwd = 2, col = color[j])
     if (colnames(values)[j] == marked) {
-      graphics::points(chosen, values[match(chosen, k), j], pch = 1L, cex = 2.6, lwd = 2)
+      graphics::points(match(chosen, k), values[match(chosen, k), j], pch = 1L, cex = 2.6, lwd = 2)
     }
   }
   if (ncol(values) > 1L) draw_key(colnames(values), color, pch = seq_len(ncol(values)), lwd = 2)
