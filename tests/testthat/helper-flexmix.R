@@ -1,7 +1,7 @@
 # flexmix's driver for Gaussian, binomial and Poisson experts with sigma as maximum likelihood has it: flexmix itself
 # divides the mean weighted square by (n - p) / n, with p coefficients an expert, and so maximises nothing exactly.
-flexmix_ml <- function(family) {
-  model <- flexmix::FLXMRglm(family = family)
+flexmix_ml <- function(family, offset = NULL) {
+  model <- flexmix::FLXMRglm(family = family, offset = offset)
   if (family == "gaussian") {
     own <- model@fit
     model@fit <- function(x, y, w, component) {
