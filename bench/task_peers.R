@@ -24,7 +24,8 @@ task_peers <- function(seeds = 1:3) {
     ours <- vapply(fits, function(fit) fit$loglik, numeric(1))
     theirs <- max(best$best)
     figure <- sprintf(
-      "%s: log-likelihood, lowest of %d default fits (%.2g s each), against %s", peer_label(case), length(seeds), seconds,
+      "%s: log-likelihood, lowest of %d default fits (%.2g s each), against %s",
+      peer_label(case), length(seeds), seconds,
       paste(sprintf("%s's best of %d starts (%.4f)", best$peer, best$starts, best$best), collapse = ", ")
     )
     spikes <- sum(vapply(fits, function(fit) fit$convergence$status == "degenerate", NA))
@@ -111,7 +112,8 @@ peer_best <- function(case) {
 peer_admits <- function(solution, case) {
   y <- stats::model.response(stats::model.frame(case$experts, case$data))
   p <- ncol(stats::model.matrix(case$experts, case$data))
-  length(solution$rows) == case$k && is.finite(solution$loglik) && all(solution$rows > p + length(solution$sigma) / case$k) &&
+  parameters <- p + (case$family == "gaussian")
+  length(solution$rows) == case$k && is.finite(solution$loglik) && all(solution$rows > parameters) &&
     all(solution$sigma > sqrt(mean((y - mean(y))^2)) / 1000)
 }
 

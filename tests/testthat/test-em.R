@@ -169,7 +169,7 @@ test_that("published maxima are reached", {
   expect_lt(abs(fit$loglik - 123.6206), 1e-3)
   expect_equal(fit$df, 8)
   expect_lt(abs(BIC(fit) - (8 * log(88) - 2 * 123.6206)), 2e-3)
-  # Wang, Cockburn and Puterman (1998), J. Agric. Biol. Environ. Stat. 3, as fitted by Gruen and Leisch (2008).
+  # Wang, Cockburn and Puterman (1998), J. Bus. Econ. Stat. 16, as fitted by Gruen and Leisch (2008).
   set.seed(1)
   fit <- em_fit(Patents ~ lgRD | RDS, read("patent.csv"), k = 3, family = poisson, control = moe_control())
   expect_lt(abs(fit$loglik + 197.6753), 1e-3)

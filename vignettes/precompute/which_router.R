@@ -46,8 +46,8 @@ data_sets <- list(
   Ozone = function() {
     d <- na.omit(from("mlbench", "Ozone"))[4:13]
     names(d) <- c(
-      "ozone", "pressure", "wind", "humidity", "temp_sandburg", "temp_elmonte", "inversion", "gradient", "inversion_temp",
-      "visibility"
+      "ozone", "pressure", "wind", "humidity", "temp_sandburg", "temp_elmonte", "inversion", "gradient",
+      "inversion_temp", "visibility"
     )
     d
   },
@@ -91,8 +91,9 @@ routers <- c(
   stats::setNames(
     lapply(scales, function(s) router_perturbed_cosine(scale = s)), paste("perturbed, tau 0.1, scale", scales)
   ),
-  stats::setNames(
-    lapply(c(0.01, 1), function(tau) router_perturbed_cosine(tau, tau)), paste0("perturbed, tau ", c(0.01, 1), ", scale 1")
+  list(
+    `perturbed, tau 0.01, scale 1` = router_perturbed_cosine(0.01, 0.01),
+    `perturbed, tau 1, scale 1` = router_perturbed_cosine(1, 1)
   )
 )
 methods <- c(
