@@ -120,7 +120,10 @@ describe_machine <- function() {
     compiler = first_line(compiler, "--version"),
     `BLAS of R` = paste0(blas, if (nzchar(pinned)) paste0(", OPENBLAS_CORETYPE=", pinned)),
     torch = torch,
-    vapply(c("cosmoe", "nloptr", "minpack.lm", "Rcpp", "RcppArmadillo"), version, character(1))
+    vapply(
+      c("cosmoe", "nloptr", "minpack.lm", "Rcpp", "RcppArmadillo", "flexmix", "MoEClust", "meteorits", "mixtools"),
+      version, character(1)
+    )
   )
 }
 

@@ -117,7 +117,7 @@ peer_admits <- function(solution, case) {
     all(solution$sigma > sqrt(mean((y - mean(y))^2)) / 1000)
 }
 
-# All starts with flexmix's defaults, except that it keeps small experts; the five best then go on to convergence.
+# All starts with flexmix's defaults, except that it keeps small experts; the best tenth then goes on.
 peer_flexmix <- function(case) {
   model <- flexmix_ml(case$family, if (!is.null(case$offset)) eval(case$offset, case$data))
   run <- function(..., control) {
@@ -132,8 +132,8 @@ peer_flexmix <- function(case) {
   solutions <- lapply(found, peer_of_flexmix)
   admitted <- which(vapply(solutions, peer_admits, NA, case = case))
   best <- admitted[order(-vapply(solutions[admitted], function(solution) solution$loglik, numeric(1)))]
-  long <- lapply(found[utils::head(best, 5)], function(fit) {
-    run(cluster = flexmix::posterior(fit), control = list(minprior = 0, tolerance = 1e-11, iter.max = 5000))
+  long <- lapply(found[utils::head(best, ceiling(case$starts / 10))], function(fit) {
+    run(cluster = flexmix::posterior(fit), control = list(minprior = 0, tolerance = 1e-10, iter.max = 1000))
   })
   c(solutions, lapply(Filter(Negate(is.null), long), peer_of_flexmix))
 }

@@ -171,7 +171,11 @@ for (rep in seq_len(repeats)) {
   wide <- lapply(split(done, list(done$fold, done$data), drop = TRUE), function(part) {
     value <- stats::setNames(part$value, part$method)
     for (name in names(chosen)) value[name] <- value[value[[name]]]
-    data.frame(data = part$data[1], rep = rep, fold = part$fold[1], lapply(value, signif, 5), check.names = FALSE)
+    size <- dim(data_sets[[part$data[1]]]())
+    data.frame(
+      data = part$data[1], rows = size[1], covariates = size[2] - 1, rep = rep, fold = part$fold[1],
+      lapply(value, signif, 5), check.names = FALSE
+    )
   })
   shipped <- rbind(if (rep > 1) shipped, do.call(rbind, wide))
   failed <- vapply(values, function(value) is.na(value[[1]]), NA)
