@@ -23,7 +23,7 @@ time_in_turn <- function(functions, times, warm = 1) {
 }
 
 # The same in user seconds of this process; what is over too soon for that clock is repeated.
-user_time_in_turn <- function(functions, times, warm = 1, at_least = 0.2) {
+user_time_in_turn <- function(functions, times, at_least = 0.2) {
   clock <- function() sum(proc.time()[c("user.self", "sys.self")])
   once <- function(f) {
     start <- clock()
@@ -34,7 +34,6 @@ user_time_in_turn <- function(functions, times, warm = 1, at_least = 0.2) {
     }
     (clock() - start) / runs
   }
-  for (i in seq_len(warm)) for (f in functions) f()
   seconds <- vapply(seq_len(times), function(i) vapply(functions, once, numeric(1)), numeric(length(functions)))
   matrix(seconds, times, length(functions), byrow = TRUE, dimnames = list(NULL, names(functions)))
 }
