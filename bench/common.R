@@ -22,6 +22,37 @@ time_in_turn <- function(functions, times, warm = 1) {
   seconds
 }
 
+# The same in user seconds of this process; what is over too soon for that clock is repeated.
+user_time_in_turn <- function(functions, times, at_least = 0.2) {
+  clock <- function() sum(proc.time()[c("user.self", "sys.self")])
+  once <- function(f) {
+    start <- clock()
+    runs <- 0
+    while (runs == 0 || clock() - start < at_least) {
+      f()
+      runs <- runs + 1
+    }
+    (clock() - start) / runs
+  }
+  seconds <- vapply(seq_len(times), function(i) vapply(functions, once, numeric(1)), numeric(length(functions)))
+  matrix(seconds, times, length(functions), byrow = TRUE, dimnames = list(NULL, names(functions)))
+}
+
+# Megabytes by which a process grows at most that reads the data and fits them (memory_child.R), and its seconds.
+memory_child <- function(data, d, k, what) {
+  folder <- tempfile("memory")
+  dir.create(folder)
+  on.exit(unlink(folder, recursive = TRUE))
+  for (name in names(data)) writeBin(as.double(data[[name]]), file.path(folder, name))
+  output <- system2(file.path(R.home("bin"), "Rscript"),
+    c(shQuote(file.path(bench_folder, "memory_child.R")), shQuote(folder), length(data$y), d, k, what),
+    stdout = TRUE
+  )
+  value <- function(name) as.numeric(sub(paste0(name, " "), "", grep(paste0("^", name, " "), output, value = TRUE)))
+  if (!length(value("peak_mb"))) stop("the child process did not finish:\n", paste(output, collapse = "\n"))
+  c(peak_mb = value("peak_mb"), seconds = value("seconds"))
+}
+
 # ---- PyTorch ---------------------------------------------------------------------------------------------------------
 
 # A Python that imports torch, or "". Linux distributions keep theirs at /usr/bin/python3, whatever comes first on the
@@ -88,7 +119,10 @@ describe_machine <- function() {
     compiler = first_line(compiler, "--version"),
     `BLAS of R` = paste0(blas, if (nzchar(pinned)) paste0(", OPENBLAS_CORETYPE=", pinned)),
     torch = torch,
-    vapply(c("cosmoe", "nloptr", "minpack.lm", "Rcpp", "RcppArmadillo"), version, character(1))
+    vapply(
+      c("cosmoe", "nloptr", "minpack.lm", "Rcpp", "RcppArmadillo", "flexmix", "MoEClust", "meteorits", "mixtools"),
+      version, character(1)
+    )
   )
 }
 

@@ -1,15 +1,17 @@
+# A data set of a package, NULL without the package.
+bench_data <- function(package, name) {
+  if (!requireNamespace(package, quietly = TRUE)) {
+    return(NULL)
+  }
+  holder <- new.env()
+  utils::data(list = name, package = package, envir = holder)
+  get0(name, holder)
+}
+
 # The real data of the task `starts`: formula, data, number of experts, kind of expert.
 bench_datasets <- function() {
-  from <- function(package, name) {
-    if (!requireNamespace(package, quietly = TRUE)) {
-      return(NULL)
-    }
-    holder <- new.env()
-    utils::data(list = name, package = package, envir = holder)
-    get0(name, holder)
-  }
   set <- function(package, name, formula, k, expert = "linear") {
-    list(name = name, data = from(package, name), formula = formula, k = k, expert = expert)
+    list(name = name, data = bench_data(package, name), formula = formula, k = k, expert = expert)
   }
   sets <- list(
     set("MASS", "Boston", medv ~ . | lstat + rm + ptratio, k = 2),

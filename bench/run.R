@@ -6,13 +6,16 @@ bench_folder <- dirname(normalizePath(sub("^--file=", "", grep("^--file=", argum
 chosen <- commandArgs(trailingOnly = TRUE)
 
 library(cosmoe)
-source(file.path(bench_folder, "..", "tests", "testthat", "helper-reference.R"))
-for (file in c("common.R", "datasets.R", list.files(bench_folder, "^task_.*[.]R$"))) {
+for (file in c("helper-reference.R", "helper-flexmix.R")) {
+  source(file.path(bench_folder, "..", "tests", "testthat", file))
+}
+for (file in c("common.R", "datasets.R", "em_plain.R", list.files(bench_folder, "^task_.*[.]R$"))) {
   source(file.path(bench_folder, file))
 }
 
 tasks <- list(
-  pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em
+  pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em,
+  peers = task_peers
 )
 unknown <- setdiff(chosen, names(tasks))
 if (length(unknown)) stop("unknown task: ", paste(unknown, collapse = ", "), call. = FALSE)

@@ -135,9 +135,26 @@ test_that("published maxima are reached", {
   expect_equal(unname(sort(sigma(fit))), c(5.868, 5.871), tolerance = 1e-3)
   expect_equal(unname(fit$gate_mean), c(0.639, 0.361), tolerance = 2e-3)
 
-  # patent.csv and npreg.csv are columns of the data sets `patent` and `NPreg` of the package flexmix (GPL).
+  # co2.csv and no.csv are columns of the data sets `CO2data` and `NOdata` of the package mixtools (GPL), patent.csv and
+  # npreg.csv of `patent` and `NPreg` of the package flexmix (GPL).
   read <- function(name) utils::read.csv(test_path("fixtures", name))
-  # Wang, Cockburn and Puterman (1998), J. Agric. Biol. Environ. Stat. 3, as fitted by Gruen and Leisch (2008).
+  # CO2 emissions and gross national product (Hurn, Justel and Robert, 2003), as fitted by Benaglia et al. (2009).
+  set.seed(1)
+  fit <- em_fit(CO2 ~ GNP | 1, read("co2.csv"), control = moe_control())
+  expect_lt(abs(fit$loglik + 66.93977), 1e-4)
+  expect_equal(fit$df, 7)
+  expect_lt(abs(BIC(fit) - (2 * 66.93977 + 7 * log(28))), 1e-3)
+  by <- order(-fit$gate_mean)
+  expect_lt(max(abs(fit$gate_mean[by] - c(0.755, 0.245))), 1e-3)
+  expect_lt(max(abs(fit$experts[2:1, by] - cbind(c(8.679, -0.0233), c(1.415, 0.6766)))), 1e-3)
+  expect_lt(max(abs(sigma(fit)[by] - c(2.049, 0.809))), 1e-3)
+  # Brinkman's engine data, with a gate.
+  set.seed(1)
+  fit <- em_fit(Equivalence ~ NO, read("no.csv"), control = moe_control())
+  expect_lt(abs(fit$loglik - 123.6206), 1e-3)
+  expect_equal(fit$df, 8)
+  expect_lt(abs(BIC(fit) - (8 * log(88) - 2 * 123.6206)), 2e-3)
+  # Wang, Cockburn and Puterman (1998), J. Bus. Econ. Stat. 16, as fitted by Gruen and Leisch (2008).
   set.seed(1)
   fit <- em_fit(Patents ~ lgRD | RDS, read("patent.csv"), k = 3, family = poisson, control = moe_control())
   expect_lt(abs(fit$loglik + 197.6753), 1e-3)
