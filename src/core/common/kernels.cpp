@@ -53,6 +53,7 @@ namespace {
 struct Table {
     decltype(&portable::combine) combine;
     decltype(&portable::cross_product) cross_product;
+    decltype(&portable::outer_product) outer_product;
     decltype(&portable::row_sum_of_squares) row_sum_of_squares;
     decltype(&portable::multiply) multiply;
     decltype(&portable::multiply3) multiply3;
@@ -63,8 +64,8 @@ struct Table {
 
 #define COSMOE_TABLE(isa)                                                                                       \
     {                                                                                                           \
-        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, isa::softmax, \
-            isa::activate, #isa                                                                                 \
+        isa::combine, isa::cross_product, isa::outer_product, isa::row_sum_of_squares, isa::multiply,            \
+            isa::multiply3, isa::softmax, isa::activate, #isa                                                                                 \
     }
 
 Table choose() {
@@ -91,6 +92,11 @@ void combine(const double* a, std::size_t lda, std::size_t na, const double* coe
 void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
     table().cross_product(a, lda, na, b, ldb, nb, n, out, ldo);
+}
+
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo) {
+    table().outer_product(a, lda, na, b, ldb, nb, n, out, ldo);
 }
 
 void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out) {
