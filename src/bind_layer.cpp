@@ -8,8 +8,8 @@ cosmoe::LayerSpec as_layer(const Rcpp::List& layer) {
     cosmoe::LayerSpec spec;
     spec.router = bind::as_router(layer["router"]);
     spec.activation = cosmoe::activation_named(Rcpp::as<std::string>(layer["activation"]));
-    spec.protocol = Rcpp::as<std::string>(layer["protocol"]) == "notebook" ? cosmoe::Protocol::notebook
-                                                                            : cosmoe::Protocol::paper;
+    spec.protocol =
+        Rcpp::as<std::string>(layer["protocol"]) == "notebook" ? cosmoe::Protocol::notebook : cosmoe::Protocol::paper;
     const std::string noise = Rcpp::as<std::string>(layer["noise"]);
     spec.noise = noise == "uniform"    ? cosmoe::Noise::uniform
                  : noise == "gaussian" ? cosmoe::Noise::gaussian
@@ -114,10 +114,10 @@ Rcpp::List core_layer_train(const Rcpp::List& layer, const Rcpp::List& data, con
             Rcpp::Named("second") = wrap_vector(at.second), Rcpp::Named("step") = static_cast<int>(at.step),
             Rcpp::Named("first_loss") = at.first_loss, Rcpp::Named("lowest_loss") = at.lowest_loss,
             Rcpp::Named("lowest") = wrap_vector(at.lowest)),
-        Rcpp::Named("history") = Rcpp::List::create(
-            Rcpp::Named("step") = wrap_vector(result.history.step), Rcpp::Named("loss") = wrap_vector(result.history.loss),
-            Rcpp::Named("accuracy") = wrap_vector(result.history.accuracy),
-            Rcpp::Named("sent") = wrap_vector(result.history.sent)));
+        Rcpp::Named("history") = Rcpp::List::create(Rcpp::Named("step") = wrap_vector(result.history.step),
+                                                    Rcpp::Named("loss") = wrap_vector(result.history.loss),
+                                                    Rcpp::Named("accuracy") = wrap_vector(result.history.accuracy),
+                                                    Rcpp::Named("sent") = wrap_vector(result.history.sent)));
 }
 
 // Loss and gradient at one point; `route` (top_k x n, from 0) fixes the choice of experts.
@@ -135,10 +135,9 @@ Rcpp::List core_layer_loss(const Rcpp::List& layer, const Rcpp::List& data, cons
         throw cosmoe::InvalidArgument("route has the wrong length");
     const cosmoe::LayerEvaluation e =
         pass.evaluate(theta, counter, nullptr, n, route.isNull() ? nullptr : given.begin());
-    return Rcpp::List::create(
-        Rcpp::Named("loss") = e.loss, Rcpp::Named("correct") = static_cast<int>(e.correct),
-        Rcpp::Named("sent") = Rcpp::IntegerVector(e.sent.begin(), e.sent.end()),
-        Rcpp::Named("gradient") = wrap_vector(e.gradient));
+    return Rcpp::List::create(Rcpp::Named("loss") = e.loss, Rcpp::Named("correct") = static_cast<int>(e.correct),
+                              Rcpp::Named("sent") = Rcpp::IntegerVector(e.sent.begin(), e.sent.end()),
+                              Rcpp::Named("gradient") = wrap_vector(e.gradient));
 }
 
 // [[Rcpp::export]]

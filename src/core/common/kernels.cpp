@@ -62,10 +62,10 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                       \
-    {                                                                                                           \
-        isa::combine, isa::cross_product, isa::outer_product, isa::row_sum_of_squares, isa::multiply,            \
-            isa::multiply3, isa::softmax, isa::activate, #isa                                                                                 \
+#define COSMOE_TABLE(isa)                                                                                             \
+    {                                                                                                                 \
+        isa::combine, isa::cross_product, isa::outer_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, \
+            isa::softmax, isa::activate, #isa                                                                         \
     }
 
 Table choose() {

@@ -10,8 +10,8 @@
 namespace cosmoe {
 namespace {
 
-constexpr std::size_t gate_rows = 256;      // samples in a block of the gate
-constexpr std::size_t block_patches = 64;   // patches in a block of an expert: data, filters and gradient in cache
+constexpr std::size_t gate_rows = 256;     // samples in a block of the gate
+constexpr std::size_t block_patches = 64;  // patches in a block of an expert: data, filters and gradient in cache
 constexpr std::size_t most_chunks = 16;
 constexpr std::size_t least_chunk = 512;
 
@@ -51,10 +51,8 @@ arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arm
         const double* x = data.x + i * data.patches * data.dim;
         for (std::size_t p = 0; p < data.patches; ++p)
             for (std::size_t j = 0; j < data.dim; ++j) sum[j] += x[p * data.dim + j];
-        if (projection.is_empty())
-            z = sum;
-        else
-            z = projection * sum;
+        if (projection.is_empty()) z = sum;
+        else z = projection * sum;
         const double factor = router->scales_features() ? router->feature_factor(arma::norm(z)) : 1;
         for (std::size_t j = 0; j < q; ++j) out(i, j) = factor * z[j];
     }
@@ -76,12 +74,12 @@ struct LayerPass::Scratch {
           value(padded, block),
           first(padded, block),
           gradient(std::max(outputs, classes)) {}
-    Buffer zeta, score, p, slope;     // of the gate
-    Buffer x, s, value, first;        // of an expert's block
-    std::vector<std::size_t> slots;   // slots of the chunk, sorted by expert
-    std::vector<std::size_t> start;   // where each expert's begin
-    std::vector<double> output;       // outputs of each slot of the chunk
-    std::vector<double> dloss;        // derivative of the loss in F, outputs x samples of the chunk
+    Buffer zeta, score, p, slope;                      // of the gate
+    Buffer x, s, value, first;                         // of an expert's block
+    std::vector<std::size_t> slots;                    // slots of the chunk, sorted by expert
+    std::vector<std::size_t> start;                    // where each expert's begin
+    std::vector<double> output;                        // outputs of each slot of the chunk
+    std::vector<double> dloss;                         // derivative of the loss in F, outputs x samples of the chunk
     std::vector<double> gradient, probability, mixed;  // of one sample
 };
 
@@ -151,6 +149,17 @@ void LayerPass::load_parameters(const arma::vec& theta) {
 
 // --- the gate ---------------------------------------------------------------------------------------------------------
 
+// Whole blocks of consecutive samples are read where they are; others are gathered and padded with zeros.
+LayerPass::Features LayerPass::features(std::size_t b, std::size_t rows, Scratch& scratch) const {
+    if (!index_ && rows % lane_multiple == 0) return {data_.zeta + b, data_.n};
+    for (std::size_t j = 0; j < data_.gate_dim; ++j) {
+        double* to = scratch.zeta.col(j);
+        for (std::size_t r = 0; r < rows; ++r) to[r] = data_.zeta[j * data_.n + sample(b + r)];
+        std::fill(to + rows, to + round_up(rows, lane_multiple), 0.0);
+    }
+    return {scratch.zeta.col(0), gate_rows};
+}
+
 void LayerPass::route_samples(const Counter& counter, std::size_t first, std::size_t last, const int* route,
                               Scratch& scratch, Sums& sums) {
     const std::size_t M = spec_.experts, K = spec_.router.top_k, q = data_.gate_dim;
@@ -160,12 +169,9 @@ void LayerPass::route_samples(const Counter& counter, std::size_t first, std::si
     for (std::size_t b = first; b < last; b += gate_rows) {
         const std::size_t rows = std::min(gate_rows, last - b), n = round_up(rows, lane_multiple);
         if (spec_.has_gate()) {
-            for (std::size_t j = 0; j < q; ++j)
-                for (std::size_t r = 0; r < n; ++r)
-                    scratch.zeta.col(j)[r] = r < rows ? data_.zeta[j * data_.n + sample(b + r)] : 0.0;
-            kernel::combine(scratch.zeta.col(0), gate_rows, q, u_.memptr(), q, M, n, scratch.score.col(0), gate_rows);
-            if (keep_probability_)
-                kernel::softmax(scratch.score.col(0), gate_rows, M, n, nullptr, scratch.p.col(0));
+            const Features zeta = features(b, rows, scratch);
+            kernel::combine(zeta.first, zeta.ld, q, u_.memptr(), q, M, n, scratch.score.col(0), gate_rows);
+            if (keep_probability_) kernel::softmax(scratch.score.col(0), gate_rows, M, n, nullptr, scratch.p.col(0));
         }
         for (std::size_t r = 0; r < rows; ++r) {
             const std::size_t i = sample(b + r);
@@ -216,9 +222,6 @@ void LayerPass::add_gate(std::size_t first, std::size_t last, const std::vector<
     const double balance = spec_.balance * static_cast<double>(M) / static_cast<double>(count_);
     for (std::size_t b = first; b < last; b += gate_rows) {
         const std::size_t rows = std::min(gate_rows, last - b), n = round_up(rows, lane_multiple);
-        for (std::size_t j = 0; j < q; ++j)
-            for (std::size_t r = 0; r < n; ++r)
-                scratch.zeta.col(j)[r] = r < rows ? data_.zeta[j * data_.n + sample(b + r)] : 0.0;
         for (std::size_t m = 0; m < M; ++m) std::fill_n(scratch.slope.col(m), n, 0.0);
         for (std::size_t r = 0; r < rows; ++r) {
             const double* slope = weight_.data() + (b + r) * K;
@@ -237,12 +240,11 @@ void LayerPass::add_gate(std::size_t first, std::size_t last, const std::vector<
             if (spec_.balance > 0) {
                 double mean_share = 0;
                 for (std::size_t m = 0; m < M; ++m) mean_share += share[m] * p[m];
-                for (std::size_t m = 0; m < M; ++m)
-                    scratch.slope.col(m)[r] += balance * p[m] * (share[m] - mean_share);
+                for (std::size_t m = 0; m < M; ++m) scratch.slope.col(m)[r] += balance * p[m] * (share[m] - mean_share);
             }
         }
-        kernel::cross_product(scratch.zeta.col(0), gate_rows, q, scratch.slope.col(0), gate_rows, M, n,
-                              sums.gate.data(), q);
+        const Features zeta = features(b, rows, scratch);
+        kernel::cross_product(zeta.first, zeta.ld, q, scratch.slope.col(0), gate_rows, M, n, sums.gate.data(), q);
     }
 }
 
@@ -279,8 +281,7 @@ void LayerPass::mix_sample(std::size_t position, std::size_t chunk_first, Scratc
     scratch.mixed.assign(C, 0.0);
     for (std::size_t k = 0; k < K; ++k)
         for (std::size_t c = 0; c < C; ++c)
-            scratch.mixed[c] +=
-                weight_[position * K + k] * scratch.output[((position - chunk_first) * K + k) * C + c];
+            scratch.mixed[c] += weight_[position * K + k] * scratch.output[((position - chunk_first) * K + k) * C + c];
     if (!data_.y) return;
     const double* F = scratch.mixed.data();
     const auto y = static_cast<std::size_t>(data_.y[sample(position)]);

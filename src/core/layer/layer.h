@@ -108,10 +108,16 @@ class LayerPass {
   private:
     struct Scratch;
     struct Sums;
+    // Rows of zeta, columns ld apart.
+    struct Features {
+        const double* first;
+        std::size_t ld;
+    };
     std::unique_ptr<Scratch> new_scratch() const;
     std::size_t chunks(std::size_t count) const;
     template <class Task>
     void for_each_chunk(std::size_t count, Task task);
+    Features features(std::size_t b, std::size_t rows, Scratch& scratch) const;
     void load_parameters(const arma::vec& theta);
     void route_samples(const Counter& counter, std::size_t first, std::size_t last, const int* route, Scratch& scratch,
                        Sums& sums);

@@ -82,7 +82,8 @@ TrainResult train_layer(LayerPass& pass, const TrainSettings& settings, TrainSta
                 out.history.accuracy.push_back(static_cast<double>(e.correct) / static_cast<double>(count));
                 out.history.sent.insert(out.history.sent.end(), e.sent.begin(), e.sent.end());
                 if (state.step == 0) state.first_loss = e.loss;
-                if (state.step == 0 || e.loss < state.lowest_loss) state.lowest_loss = e.loss, state.lowest = state.theta;
+                if (state.step == 0 || e.loss < state.lowest_loss)
+                    state.lowest_loss = e.loss, state.lowest = state.theta;
                 if (e.loss > settings.diverged * state.first_loss) out.status = TrainStatus::diverged;
                 else if (e.loss <= settings.stop_loss) out.status = TrainStatus::stop_loss;
                 else if (settings.stop_rise > 0 && e.loss > state.lowest_loss + settings.stop_rise)
@@ -91,10 +92,8 @@ TrainResult train_layer(LayerPass& pass, const TrainSettings& settings, TrainSta
             if (out.status == TrainStatus::diverged) state.theta = state.lowest;
             if (out.status != TrainStatus::steps) return out;
             if (settings.weight_decay > 0) e.gradient += settings.weight_decay * state.theta;
-            if (settings.optimizer == LayerOptimizer::adam)
-                step_adam(pass, settings, e.gradient, state);
-            else
-                step_normalised(pass, settings, e.gradient, state.theta);
+            if (settings.optimizer == LayerOptimizer::adam) step_adam(pass, settings, e.gradient, state);
+            else step_normalised(pass, settings, e.gradient, state.theta);
             ++state.step;
         }
     } catch (const Interrupted&) {

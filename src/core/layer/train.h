@@ -13,12 +13,12 @@ enum class LayerOptimizer { ngd, adam };
 struct TrainSettings {
     LayerOptimizer optimizer = LayerOptimizer::ngd;
     double expert_rate = 0.001, gate_rate = 0.1;
-    double weight_decay = 0;    // this times the parameters is added to the gradient
-    std::size_t steps = 1;      // more steps to take
-    std::size_t batch = 0;      // samples of a step; 0: all
-    double stop_loss = 0;       // stop where the loss is at most this
-    double stop_rise = 0;       // stop where the loss exceeds its minimum by this; 0: never
-    double diverged = 1000;     // stop where the loss exceeds this many times the first one
+    double weight_decay = 0;  // this times the parameters is added to the gradient
+    std::size_t steps = 1;    // more steps to take
+    std::size_t batch = 0;    // samples of a step; 0: all
+    double stop_loss = 0;     // stop where the loss is at most this
+    double stop_rise = 0;     // stop where the loss exceeds its minimum by this; 0: never
+    double diverged = 1000;   // stop where the loss exceeds this many times the first one
 };
 
 // Everything the next step depends on, beside data and settings.
