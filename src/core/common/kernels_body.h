@@ -326,7 +326,7 @@ void activate(Activation phi, const double* s, std::size_t n, double* value, dou
         case Activation::celu:
             activate_with(
                 [](double x, double& v, double& f, double& g) {
-                    const double below = fast_expm1(x < 0 ? x : 0.0);
+                    const double below = fast_expm1(x > 0 ? 0.0 : x);
                     v = x > 0 ? x : below, f = x > 0 ? 1.0 : 1.0 + below, g = x > 0 ? 0.0 : 1.0 + below;
                 },
                 s, n, value, first, second);
