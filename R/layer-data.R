@@ -7,10 +7,13 @@ as_patches <- function(x, argument = "x") {
   if (!is.numeric(x) || !length(dim(x)) %in% 2:3) stop_input(argument, x, expected)
   if (length(dim(x)) == 2L) dim(x) <- c(nrow(x), 1L, ncol(x))
   for (part in 1:3) {
-    if (dim(x)[part] == 0L) stop_input(argument, I(paste("one without", c("samples", "patches", "columns")[part])), expected)
+    if (dim(x)[part] > 0L) next
+    stop_input(argument, I(paste("one without", c("samples", "patches", "columns")[part])), expected)
   }
   # The sum shows missing and infinite entries without a copy; it may also overflow by itself.
-  if (!is.finite(sum(x)) && !all(is.finite(x))) stop_input(argument, I("one with missing or infinite entries"), expected)
+  if (!is.finite(sum(x)) && !all(is.finite(x))) {
+    stop_input(argument, I("one with missing or infinite entries"), expected)
+  }
   x <- aperm(x, 3:1)
   storage.mode(x) <- "double"
   attributes(x) <- list(dim = dim(x))

@@ -30,8 +30,8 @@ expert_theta <- function(object, m) {
 #'
 #' @param object A fit from [fit_moe_layer()].
 #' @param ... Nothing: any further argument is an error.
-#' @return A list with `filters` (J x d x M array), `bias` (J x M matrix, 0 rows in the protocol `"paper"`) and `gate` (q x
-#'   M matrix, the router's \eqn{\beta_m}; 0 rows for one expert).
+#' @return A list with `filters` (J x d x M array), `bias` (J x M matrix, 0 rows in the protocol `"paper"`) and `gate`
+#'   (q x M matrix, the router's \eqn{\beta_m}; 0 rows for one expert).
 #' @seealso [fit_moe_layer()].
 #' @examples
 #' data <- simulate_patches(1, n = 200, seed = 1)
@@ -63,10 +63,10 @@ coef.moe_layer <- function(object, ...) {
 #' @param threads Number of threads.
 #' @param ... Nothing: any further argument is an error.
 #'
-#' @return For `"class"` a vector of the type of the labels (a factor if they were one). For `"probability"` a matrix with
-#'   a column for each class: softmax(F), for two classes in the protocol `"paper"` the logistic function of F. For
-#'   `"expert"` a vector of whole numbers, or a matrix of `top_k` columns, best first. For `"gate"` a matrix with a column
-#'   for each expert. Samples that do not fit the layer stop with a `cosmoe_error_newdata`.
+#' @return For `"class"` a vector of the type of the labels (a factor if they were one). For `"probability"` a matrix
+#'   with a column for each class: softmax(F), for two classes in the protocol `"paper"` the logistic function of F. For
+#'   `"expert"` a vector of whole numbers, or a matrix of `top_k` columns, best first. For `"gate"` a matrix with a
+#'   column for each expert. Samples that do not fit the layer stop with a `cosmoe_error_newdata`.
 #' @seealso [fit_moe_layer()].
 #' @examples
 #' data <- simulate_patches(1, n = 300, seed = 1)
@@ -110,8 +110,8 @@ predict.moe_layer <- function(object, newdata, type = c("class", "probability", 
 #' Loss, accuracy, load and dispatch entropy are those of the training samples in prediction mode, with the noise that
 #' the protocol has there. The history is of the batches, with the noise of training.
 #'
-#' @return `summary()`: an object of class `summary.moe_layer`, a list with `fit`, `history` (some rows of it), `dispatch`
-#'   (clusters x experts at the last step, or `NULL`) and `notes`. `print()`: its argument, invisibly.
+#' @return `summary()`: an object of class `summary.moe_layer`, a list with `fit`, `history` (some rows of it),
+#'   `dispatch` (clusters x experts at the last step, or `NULL`) and `notes`. `print()`: its argument, invisibly.
 #' @seealso [plot.moe_layer()].
 #' @examples
 #' data <- simulate_patches(1, n = 300, seed = 1)

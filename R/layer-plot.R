@@ -4,7 +4,8 @@
 #' Draws one or several panels:
 #'
 #' * `"loss"`, `"accuracy"`, `"entropy"`: over the steps of training; with validation samples theirs too;
-#' * `"routing"`: for some steps, the share of each cluster in what each expert was sent; the width of a bar is the load;
+#' * `"routing"`: for some steps, the share of each cluster in what each expert was sent; the width of a bar is the
+#'   load;
 #' * `"gate"`: the inner products \eqn{|\theta_m'c_k|} of the gate with the centre signals over training, a colour for
 #'   each k: in a layer that has specialised one of them grows for each expert.
 #'
@@ -28,11 +29,14 @@ plot.moe_layer <- function(x, which = NULL, centers = NULL, steps = NULL, ...) {
   possible <- c("loss", "accuracy", if (gated && !is.null(x$clusters)) c("entropy", "routing"),
                 if (gated && !is.null(centers)) "gate")
   if (is.null(which)) which <- possible
-  if (length(which) == 0L || !all(which %in% panels)) stop_input("which", which, paste("among", enumerate(panels, "\"")))
+  if (length(which) == 0L || !all(which %in% panels)) {
+    stop_input("which", which, paste("among", enumerate(panels, "\"")))
+  }
   missing <- setdiff(which, possible)
   if (length(missing)) {
     need <- if (!gated) "a router" else if (missing[1L] == "gate") "`centers`" else "a fit with `cluster`"
-    stop_input("which", I(sprintf("\"%s\" without it", missing[1L])), sprintf("panels that can be drawn; this one needs %s", need))
+    expected <- sprintf("panels that can be drawn; this one needs %s", need)
+    stop_input("which", I(sprintf("\"%s\" without it", missing[1L])), expected)
   }
   if (nrow(x$history) == 0L) stop_input("x", I("one without a step"), "a fit with at least one step of training")
   if ("gate" %in% which) centers <- check_centers(x, centers)

@@ -14,8 +14,8 @@
 #' @param y Their labels: -1 and 1, a factor, or a vector of classes (numbers without fractions, strings, logicals). At
 #'   least two classes.
 #' @param experts Number of experts M, at most n. 1 is a single network, without a router.
-#' @param filters Number of filters J of each expert. Where every class has filters of its own (more than two classes, or
-#'   the notebook protocol) it must be a multiple of the number of classes.
+#' @param filters Number of filters J of each expert. Where every class has filters of its own (more than two classes,
+#'   or the notebook protocol) it must be a multiple of the number of classes.
 #' @param activation \eqn{\phi}: `"cubic"` (\eqn{z^3}, the paper's nonlinear expert), `"linear"`, `"relu"`, `"gelu"`,
 #'   `"celu"` (with parameter 1) or `"tanh"`.
 #' @param router The gate: `"linear"`, as in the paper, `"cosine"`, `"perturbed_cosine"`, or the result of
@@ -24,19 +24,19 @@
 #' @param top_k Number of experts that see a sample; the choice is by h + r, and F is the sum of their \eqn{g_m f_m}.
 #' @param noise Routing noise: `"uniform"` on \[0, 1), `"gaussian"` (standard normal) or `"none"`.
 #' @param protocol `"paper"` or `"notebook"`; see Details.
-#' @param optimizer `"ngd"`: normalised gradient descent for each expert (a step of length `rate` in the direction of its
-#'   gradient) and plain gradient descent for the gate; `"adam"`: Adam (moments 0.9 and 0.999) for all.
-#' @param rates `NULL`, or `c(expert = , gate = )`, two positive numbers. The defaults are those of the authors: 0.001 and
-#'   0.1 for normalised gradient descent; for Adam 0.01 (cubic) or 0.003.
+#' @param optimizer `"ngd"`: normalised gradient descent for each expert (a step of length `rate` in the direction of
+#'   its gradient) and plain gradient descent for the gate; `"adam"`: Adam (moments 0.9 and 0.999) for all.
+#' @param rates `NULL`, or `c(expert = , gate = )`, two positive numbers. The defaults are those of the authors: 0.001
+#'   and 0.1 for normalised gradient descent; for Adam 0.01 (cubic) or 0.003.
 #' @param steps Number of steps in all, at least 0. The authors take 501.
 #' @param batch `"full"`, or the number of samples of a step; then an epoch visits the samples in random order.
-#' @param balance Weight of the balance loss of the Switch transformer, M times the sum over experts of (share of samples
-#'   sent to m) x (mean of softmax(h)_m), which is smallest for equal load. 0: none.
+#' @param balance Weight of the balance loss of the Switch transformer, M times the sum over experts of (share of
+#'   samples sent to m) x (mean of softmax(h)_m), which is smallest for equal load. 0: none.
 #' @param valid `NULL`, or `list(x = , y = )`: samples on which the loss is followed. Training then stops when that loss
 #'   has not fallen for `patience` evaluations, and the fit has the parameters where it was lowest.
-#' @param seed `NULL`, or a whole number. It decides start, noise and batches; with `NULL` it is drawn from R's generator,
-#'   so that [set.seed()] reproduces a fit. The noise of a step depends on seed, step, sample and expert alone: results are
-#'   the same, bit for bit, for any number of threads, and after a resumption.
+#' @param seed `NULL`, or a whole number. It decides start, noise and batches; with `NULL` it is drawn from R's
+#'   generator, so that [set.seed()] reproduces a fit. The noise of a step depends on seed, step, sample and expert
+#'   alone: results are the same, bit for bit, for any number of threads, and after a resumption.
 #' @param cluster `NULL`, or the cluster of each sample: the history then has the dispatch entropy.
 #' @param init_scale Filters (and biases) start uniform on \eqn{\pm 1/\sqrt{d}} times this. Small, as the theory wants:
 #'   with 1 the experts do not specialise reliably. The gate starts at 0 (that of the cosine router, which has no value
@@ -46,15 +46,16 @@
 #'   its minimum so far by `rise`; 0 means never.
 #' @param fresh_noise `FALSE` keeps the noise of the first step in all steps, as the authors do for their curve of the
 #'   entropy over training.
-#' @param projection `NULL`, or a matrix of q x d (or a number q: a Gaussian one with variance 1/d is drawn) that is applied
-#'   to the summed patches before the router.
+#' @param projection `NULL`, or a matrix of q x d (or a number q: a Gaussian one with variance 1/d is drawn) that is
+#'   applied to the summed patches before the router.
 #' @param every Training pauses every so many steps to evaluate `valid`, keep the gate, write the checkpoint and show
 #'   progress. It has no influence on the result unless there is `valid`.
 #' @param patience Number of evaluations without improvement; see `valid`.
 #' @param checkpoint `NULL`, or the name of a file that always holds the last pause. It is replaced in one move, never
 #'   half written.
-#' @param resume `FALSE`; `TRUE` to go on from `checkpoint` if that file is there; or an earlier fit to the same data and
-#'   settings (for example, an interrupted one), to go on from it. A resumed run equals the uninterrupted one bit for bit.
+#' @param resume `FALSE`; `TRUE` to go on from `checkpoint` if that file is there; or an earlier fit to the same data
+#'   and settings (for example, an interrupted one), to go on from it. A resumed run equals the uninterrupted one bit
+#'   for bit.
 #' @param threads Number of threads.
 #'
 #' @details
@@ -69,26 +70,26 @@
 #' | stops | after all steps | also at a loss of 0.314, or 0.02 above the minimum |
 #' | routing noise in prediction | off | on |
 #'
-#' With C > 2 classes both have C outputs, each the sum over J / C filters, and `"paper"` the cross-entropy of softmax(F);
-#' the notebook's stop at 0.314 becomes the same distance from the smallest possible loss. In setting 1 the recipe as the
-#' text states it gives accuracies near 100 and 98.6 % (nonlinear, linear), not those of the table: the doubled softmax
-#' keeps the published numbers lower. With `experts = 1` the weight g is 1 in both.
+#' With C > 2 classes both have C outputs, each the sum over J / C filters, and `"paper"` the cross-entropy of
+#' softmax(F); the notebook's stop at 0.314 becomes the same distance from the smallest possible loss. In setting 1 the
+#' recipe as the text states it gives accuracies near 100 and 98.6 % (nonlinear, linear), not those of the table: the
+#' doubled softmax keeps the published numbers lower. With `experts = 1` the weight g is 1 in both.
 #'
 #' *Theory* (Chen et al., 2022). (i) When the features of all clusters have the same law, any single patch-additive
-#' classifier, thus a single two-layer network of any width and activation, errs with probability at least 1/8: accuracy at
-#' most 87.5 %. (ii) With M of the order K log K log log d cubic experts the procedure above (small start, noise,
-#' normalised gradient descent) reaches zero training error and a test error that vanishes; the experts split into groups,
-#' one for each cluster, and the router, which learns the centre signals, sends each cluster to its group. (iii) There is no
-#' theorem that linear experts fail: that is an observation.
+#' classifier, thus a single two-layer network of any width and activation, errs with probability at least 1/8:
+#' accuracy at most 87.5 %. (ii) With M of the order K log K log log d cubic experts the procedure above (small start,
+#' noise, normalised gradient descent) reaches zero training error and a test error that vanishes; the experts split
+#' into groups, one for each cluster, and the router, which learns the centre signals, sends each cluster to its group.
+#' (iii) There is no theorem that linear experts fail: that is an observation.
 #'
-#' *Computation.* Only the experts that were chosen are computed, so a step costs that of one expert, whatever M is. Memory
-#' is the data once more, in another order, and their sums over patches. Four to six of eight experts alive at the end is
-#' normal. An expert that no sample is sent to has no gradient and does not move.
+#' *Computation.* Only the experts that were chosen are computed, so a step costs that of one expert, whatever M is.
+#' Memory is the data once more, in another order, and their sums over patches. Four to six of eight experts alive at
+#' the end is normal. An expert that no sample is sent to has no gradient and does not move.
 #'
-#' *Failures.* If the first step overflows (the cube of large x), there is a `cosmoe_error_data` that says so. If the loss
-#' becomes infinite later, or grows beyond 1000 times the first one, training stops with the parameters of the lowest loss
-#' and a `cosmoe_warning_convergence`. After an interrupt (Ctrl-C) the fit has what was reached, with the same warning. A
-#' router that sends everything to one expert is named among the notes of `print()`.
+#' *Failures.* If the first step overflows (the cube of large x), there is a `cosmoe_error_data` that says so. If the
+#' loss becomes infinite later, or grows beyond 1000 times the first one, training stops with the parameters of the
+#' lowest loss and a `cosmoe_warning_convergence`. After an interrupt (Ctrl-C) the fit has what was reached, with the
+#' same warning. A router that sends everything to one expert is named among the notes of `print()`.
 #'
 #' @return An object of class `moe_layer`, plain R data: a list with
 #' * `classes`, `size` (samples, patches, dimension), `layer` (the settings of the model), `router`, `control`, `seed`;
@@ -181,11 +182,12 @@ layer_control <- function(layer, optimizer, rates, batch, stop, weight_decay, in
   }
   rates <- check_pair(rates, c("expert", "gate"), strict = TRUE)
   full <- identical(batch, "full")
+  if (!full && !is.numeric(batch)) stop_input("batch", batch, "\"full\" or a number of samples")
   if (is.null(stop)) stop <- protocol_stop(layer, full)
   stop <- check_pair(stop, c("loss", "rise"))
   list(
     optimizer = optimizer, expert_rate = rates[["expert"]], gate_rate = rates[["gate"]],
-    batch = if (full) 0L else if (is.numeric(batch)) check_count(batch) else stop_input("batch", batch, "\"full\" or a number of samples"),
+    batch = if (full) 0L else check_count(batch),
     stop_loss = stop[["loss"]], stop_rise = stop[["rise"]], weight_decay = check_number(weight_decay, lower = 0),
     init_scale = check_number(init_scale, lower = 0, strict = TRUE), every = check_count(every),
     patience = check_count(patience), threads = check_count(threads)
@@ -355,7 +357,9 @@ resumed_run <- function(resume, task, fresh) {
     saved <- list(identity = resume$identity, run = resume$run)
   } else {
     if (!check_flag(resume)) return(fresh)
-    if (is.null(task$checkpoint)) stop_input("resume", resume, "FALSE, or an earlier fit, when there is no `checkpoint`")
+    if (is.null(task$checkpoint)) {
+      stop_input("resume", resume, "FALSE, or an earlier fit, when there is no `checkpoint`")
+    }
     if (!file.exists(task$checkpoint)) return(fresh)
     saved <- tryCatch(readRDS(task$checkpoint), error = function(e) NULL, warning = function(w) NULL)
     if (!all(c("identity", "run") %in% names(saved))) {
@@ -364,7 +368,8 @@ resumed_run <- function(resume, task, fresh) {
   }
   different <- names(saved$identity)[!mapply(identical, saved$identity, task$identity[names(saved$identity)])]
   if (length(different)) {
-    stop_input("resume", I(sprintf("a run that differs in %s", enumerate(different))), "a run with the same data and settings")
+    got <- sprintf("a run that differs in %s", enumerate(different))
+    stop_input("resume", I(got), "a run with the same data and settings")
   }
   run <- saved$run
   if (run$status == "interrupted") run$status <- "steps"

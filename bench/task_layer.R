@@ -1,6 +1,6 @@
-# The sparse layer: 501 full-batch steps of setting 1, notebook protocol, on one thread, against the same steps in PyTorch
-# with all experts computed, as the authors' code does, and with the routed expert only. CPU seconds; PyTorch's are those of
-# some steps times their share. Then the memory of such a fit, in a process of its own.
+# The sparse layer: 501 full-batch steps of setting 1, notebook protocol, on one thread, against the same steps in
+# PyTorch with all experts computed, as the authors' code does, and with the routed expert only. CPU seconds; PyTorch's
+# are those of some steps times their share. Then the memory of such a fit, in a process of its own.
 task_layer <- function(n = 16000, steps = 501) {
   data <- simulate_patches(1, n, seed = 1)
   cpu <- function(code) sum(system.time(code)[1:2])
@@ -38,8 +38,11 @@ layer_memory <- function(n) {
   output <- system2(file.path(R.home("bin"), "Rscript"),
     c(shQuote(file.path(bench_folder, "layer_memory_child.R")), n), stdout = TRUE
   )
-  number <- function(name) as.numeric(sub(paste0(name, " "), "", grep(paste0("^", name, " "), output, value = TRUE)))
-  bench_row("layer", sprintf("peak of a fit with %d samples, data included, MB, against the data", n), number("peak_mb"),
-    number("data_mb"), "below 3 x data", met = number("peak_mb") < 3 * number("data_mb")
+  number <- function(name) {
+    as.numeric(sub(paste0(name, " "), "", grep(paste0("^", name, " "), output, value = TRUE)))
+  }
+  figure <- sprintf("peak of a fit with %d samples, data included, MB, against the data", n)
+  bench_row("layer", figure, number("peak_mb"), number("data_mb"), "below 3 x data",
+    met = number("peak_mb") < 3 * number("data_mb")
   )
 }

@@ -265,8 +265,9 @@ Values exact(Activation phi, Real x) {
     return {};
 }
 
-// Errors of value, first and second derivative in units of eps * max(1, abs(exact)); measured on x86-64 with and without
-// fused multiply-add, in brackets. Derivatives of tanh and sigmoid cancel in their tails: their errors are absolute.
+// Errors of value, first and second derivative in units of eps * max(1, abs(exact)); measured on x86-64 with and
+// without fused multiply-add, in brackets. Derivatives of tanh and sigmoid cancel in their tails: their errors are
+// absolute.
 struct Bound {
     Activation phi;
     Real value, first, second;
@@ -310,8 +311,8 @@ void check_activations(const Kernels& kernels) {
         }
 }
 
-// Values keep their relative precision where they are small. Measured: tanh 1.6 eps, softplus 1.1, gelu 17 at -10 and growing
-// as x^2 / 2 (the rounding of x^2 in the exponent).
+// Values keep their relative precision where they are small. Measured: tanh 1.6 eps, softplus 1.1, gelu 17 at -10 and
+// growing as x^2 / 2 (the rounding of x^2 in the exponent).
 void check_relative_precision(const Kernels& kernels) {
     const std::size_t n = 20000;
     std::vector<double> value(n);

@@ -1,5 +1,5 @@
-// The sparse layer: counter-based draws, gradients by differences with the choice of experts held fixed, the same bits for
-// any number of threads and after a pause, failures.
+// The sparse layer: counter-based draws, gradients by differences with the choice of experts held fixed, the same bits
+// for any number of threads and after a pause, failures.
 #include <algorithm>
 #include <cmath>
 #include <random>

@@ -36,8 +36,8 @@ lay_unpack <- function(layer, theta, d) {
   list(filters = array(part(1L), c(J, d, M)), bias = matrix(part(2L), bias, M), gate = matrix(part(3L), ncol = M))
 }
 
-# Mean loss (with the balance loss) and everything else of one pass. x is n x P x d, y coded from 0, noise M x n; `route`
-# fixes the chosen experts (K x n, from 1).
+# Mean loss (with the balance loss) and everything else of one pass. x is n x P x d, y coded from 0, noise M x n;
+# `route` fixes the chosen experts (K x n, from 1).
 lay_loss <- function(layer, theta, x, y, noise, route = NULL) {
   n <- dim(x)[1L]
   d <- dim(x)[3L]

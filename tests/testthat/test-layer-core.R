@@ -33,7 +33,8 @@ test_that("they agree for several classes and experts a sample, with balance, ot
   skip_if_not_installed("numDeriv")
   two <- utils::modifyList(lay_routers$perturbed_cosine, list(top_k = 2L))
   for (protocol in c("paper", "notebook")) {
-    expect_same_layer(lay_layer(protocol = protocol, classes = 3L, filters = 3L, router = two, balance = 0.5), label = protocol)
+    several <- lay_layer(protocol = protocol, classes = 3L, filters = 3L, router = two, balance = 0.5)
+    expect_same_layer(several, label = protocol)
     expect_same_layer(lay_layer(protocol = protocol, balance = 2, noise = "gaussian"), label = protocol)
     expect_same_layer(lay_layer(protocol = protocol, experts = 1L, activation = "gelu"), label = protocol)
     expect_same_layer(lay_layer(protocol = protocol, noise = "none", classes = 3L, filters = 6L), label = protocol)

@@ -13,7 +13,7 @@ same_training <- function(a, b) {
   expect_identical(a$gates, b$gates)
 }
 
-# ---- data --------------------------------------------------------------------------------------------------------------
+# ---- data ------------------------------------------------------------------------------------------------------------
 
 test_that("simulated samples are what the definition says", {
   data <- simulate_patches(2, n = 300, seed = 5)
@@ -52,7 +52,9 @@ test_that("simulation: seeds, shared signals, general form, the routing data", {
   test <- small_patches(50, seed = 10, signals = a)
   expect_identical(test[c("v", "c")], a[c("v", "c")])
   expect_false(identical(test$x, a$x))
-  general <- simulate_patches(n = 20, clusters = 3, patches = 6, dimension = 9, noise = 0, scale = 1, alpha = c(1, 1), seed = 1)
+  general <- simulate_patches(
+    n = 20, clusters = 3, patches = 6, dimension = 9, noise = 0, scale = 1, alpha = c(1, 1), seed = 1
+  )
   expect_identical(dim(general$x), c(20L, 6L, 9L))
   expect_equal(apply(apply(general$x, 1:2, function(v) sum(v^2)) == 0, 1, sum), rep(3, 20))
   routing <- simulate_patches("routing", n = 20, seed = 1)
@@ -62,7 +64,7 @@ test_that("simulation: seeds, shared signals, general form, the routing data", {
   expect_identical(dim(simulate_patches(1, n = 1, seed = 1, patches = 3)$x), c(1L, 3L, 50L))
 })
 
-# ---- entropy -----------------------------------------------------------------------------------------------------------
+# ---- entropy ---------------------------------------------------------------------------------------------------------
 
 test_that("the dispatch entropy is that computed by hand", {
   expect_identical(dispatch_entropy(c(1, 1, 2, 2), c(5, 5, 3, 3)), 0)
@@ -76,7 +78,7 @@ test_that("the dispatch entropy is that computed by hand", {
   expect_equal(dispatch_entropy(1:2, cbind(c(1, 1), c(2, 3))), 0.5 * log(2))
 })
 
-# ---- training ----------------------------------------------------------------------------------------------------------
+# ---- training --------------------------------------------------------------------------------------------------------
 
 test_that("nonlinear experts specialise and linear ones do not, in the median over seeds", {
   train <- small_patches(2000)
@@ -205,13 +207,14 @@ test_that("what diverges stops with the last good state and a warning", {
   expect_identical(fit$theta, fit$run$state$lowest)
 })
 
-# ---- labels and prediction ---------------------------------------------------------------------------------------------
+# ---- labels and prediction -------------------------------------------------------------------------------------------
 
 test_that("labels come back in the type in which they came", {
   data <- small_patches(90)
   three <- data$cluster %% 3L + 1L
   kinds <- list(
-    data$y, three, c("a", "b", "c")[three], factor(c("a", "b", "c")[three], levels = c("c", "a", "b", "unused")), data$y > 0
+    data$y, three, c("a", "b", "c")[three], data$y > 0,
+    factor(c("a", "b", "c")[three], levels = c("c", "a", "b", "unused"))
   )
   for (y in kinds) {
     fit <- fit_moe_layer(data$x, y, experts = 2, filters = 6, steps = 5, seed = 1)
@@ -264,8 +267,8 @@ test_that("the specialisation table counts and judges each expert alone", {
   table <- specialization(fit, data$x, data$y, data$cluster)
   expert <- predict(fit, data$x, type = "expert")
   expect_identical(nrow(table), 32L)
-  expect_equal(stats::xtabs(sent ~ cluster + expert, table), table(cluster = data$cluster, expert = factor(expert, 1:8)),
-               ignore_attr = TRUE)
+  sent <- table(cluster = data$cluster, expert = factor(expert, 1:8))
+  expect_equal(stats::xtabs(sent ~ cluster + expert, table), sent, ignore_attr = TRUE)
   right <- predict(fit, data$x) == data$y
   expect_equal(sum(table$sent * table$accuracy_sent, na.rm = TRUE), sum(right))
   # One expert alone, in plain R.
@@ -277,7 +280,7 @@ test_that("the specialisation table counts and judges each expert alone", {
   }
 })
 
-# ---- what is reported --------------------------------------------------------------------------------------------------
+# ---- what is reported ------------------------------------------------------------------------------------------------
 
 test_that("a router that sends everything to one expert is reported, as are idle experts", {
   data <- small_patches(100)

@@ -1,17 +1,17 @@
-# The runs behind the vignette "moe-layer": the table of Chen et al. (2022) in both protocols, the check of the bound, the
-# entropy over training, the routing picture, the gate's inner products, and the ablation. One file a run in `work`, so
-# that a run that is there is not made again; a future plan spreads them.
+# The runs behind the vignette "moe-layer": the table of Chen et al. (2022) in both protocols, the check of the bound,
+# the entropy over training, the routing picture, the gate's inner products, and the ablation. One file a run in
+# `work`, so that a run that is there is not made again; a future plan spreads them.
 #   Rscript vignettes/precompute/moe_layer.R [work folder] [workers] [kinds, comma separated; default: all]
 # The results, small, go to inst/extdata/moe-layer/. From the root of the repository.
 
-suppressPackageStartupMessages(library(cosmoe))
+library(cosmoe) # nolint: undesirable_function_linter.
 arguments <- c(commandArgs(TRUE), character(3))
 work <- if (nzchar(arguments[1L])) arguments[1L] else ".build/moe-layer"
 workers <- if (nzchar(arguments[2L])) as.integer(arguments[2L]) else 1L
 dir.create(work, recursive = TRUE, showWarnings = FALSE)
 if (workers > 1L) future::plan(future::multisession, workers = workers)
 
-# ---- the runs, most important first -----------------------------------------------------------------------------------
+# ---- the runs, most important first ----------------------------------------------------------------------------------
 
 run <- function(kind, setting = "1", start = 1L, activation = "cubic", protocol = "notebook", experts = 8L,
                 filters = 16L, noise = "uniform", router = "linear", scale = 1, balance = 0, fresh = TRUE, steps = 501L,
@@ -25,43 +25,50 @@ each <- function(starts, ...) do.call(rbind, lapply(starts, function(start) run(
 over <- function(values, make) do.call(rbind, lapply(values, make))
 both <- c("cubic", "linear")
 
+each_problem <- function(starts, ...) {
+  over(1:4, function(s) {
+    over(both, function(a) each(starts, setting = s, activation = a, ...))
+  })
+}
+single_runs <- function(starts, ...) each_problem(starts, kind = "single", experts = 1L, steps = 801L, ...)
+ablation_runs <- function(starts) {
+  rbind(
+    each(starts, kind = "ablation", noise = "none"),
+    over(c(4L, 6L, 12L, 16L), function(m) each(starts, kind = "ablation", experts = m)),
+    each(starts, kind = "ablation", balance = 0.01)
+  )
+}
+# Scores of a cosine gate are at most `scale`, and its features have norm 1 instead of about 30.
+gate_runs <- function(starts) {
+  over(c("linear", "cosine", "perturbed_cosine"), function(router) {
+    scaled <- router != "linear"
+    over(c(0, 0.01), function(balance) {
+      each(starts, kind = "gates", protocol = "paper", router = router, balance = balance,
+           scale = if (scaled) 20 else 1, gate_rate = if (scaled) 1 else 0.1)
+    })
+  })
+}
 runs <- rbind(
-  over(1:4, function(s) over(both, function(a) each(1:10, kind = "table", setting = s, activation = a))),
-  over(both, function(a) each(1:10, kind = "curve", activation = a, fresh = FALSE, early = FALSE)),
+  each_problem(1:10, kind = "table"),
   run("picture", setting = "routing", experts = 4L, filters = 20L),
-  over(1:4, function(s) over(both, function(a) {
-    each(1, kind = "single", setting = s, activation = a, experts = 1L, filters = 128L, steps = 801L)
-  })),
-  over(1:4, function(s) over(both, function(a) {
-    each(1:10, kind = "table", setting = s, activation = a, protocol = "paper")
-  })),
+  over(both, function(a) each(1:10, kind = "curve", activation = a, fresh = FALSE, early = FALSE)),
   over(c("linear", "cubic", "relu", "celu", "gelu", "tanh"), function(a) {
     run("bound", setting = "bound", activation = a, experts = 1L, filters = 128L, steps = 801L)
   }),
-  over(c("none", "uniform"), function(noise) each(1:5, kind = "ablation", noise = noise)),
-  over(c(4L, 6L, 12L, 16L), function(m) each(1:5, kind = "ablation", experts = m)),
-  each(1:5, kind = "ablation", balance = 0.01),
-  over(c("linear", "cosine", "perturbed_cosine"), function(router) {
-    over(c(0, 0.01), function(balance) {
-      # Scores of a cosine gate are at most `scale`; its features have norm 1 instead of about 30.
-      scaled <- router != "linear"
-      each(1:5, kind = "gates", protocol = "paper", router = router, balance = balance,
-           scale = if (scaled) 20 else 1, gate_rate = if (scaled) 1 else 0.1)
-    })
-  }),
-  over(1:4, function(s) over(both, function(a) {
-    each(1:10, kind = "single", setting = s, activation = a, experts = 1L, filters = 80L, steps = 801L)
-  })),
-  over(1:4, function(s) over(both, function(a) {
-    each(1, kind = "single", setting = s, activation = a, protocol = "paper", experts = 1L, filters = 128L, steps = 801L)
-  }))
+  gate_runs(1:3),
+  ablation_runs(1:3),
+  single_runs(1, filters = 128L),
+  each_problem(1:10, kind = "table", protocol = "paper"),
+  gate_runs(4:5),
+  ablation_runs(4:5),
+  single_runs(1:10, filters = 80L)
 )
 runs$file <- file.path(work, do.call(paste, c(unname(as.list(runs)), sep = "_")))
 runs$file <- paste0(gsub(" ", "", runs$file), ".rds")
 stopifnot(!anyDuplicated(runs$file))
 if (nzchar(arguments[3L])) runs <- runs[runs$kind %in% strsplit(arguments[3L], ",")[[1L]], ]
 
-# ---- one run -----------------------------------------------------------------------------------------------------------
+# ---- one run ---------------------------------------------------------------------------------------------------------
 
 # One data set for each setting, as in the paper: starts differ in the seed of start and noise.
 problem <- local({
@@ -123,8 +130,8 @@ perform <- function(r) {
   ))
 }
 
-# Where samples lie and which expert they are sent to, at three times of training: the sum of the patches in the plane that
-# puts the four centre signals on the corners of a square.
+# Where samples lie and which expert they are sent to, at three times of training: the sum of the patches in the plane
+# that puts the four centre signals on the corners of a square.
 picture_of <- function(fit, data) {
   corner <- rbind(c(1, 1, -1, -1), c(1, -1, -1, 1))
   shown <- 1:400
@@ -152,7 +159,7 @@ progressr::with_progress({
   }, future.seed = TRUE, future.scheduling = Inf))
 }, handlers = progressr::handler_txtprogressbar(file = stderr()))
 
-# ---- results -----------------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 source("vignettes/precompute/moe_layer_results.R")
 collect_results(work, "inst/extdata/moe-layer")

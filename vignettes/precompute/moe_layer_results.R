@@ -42,20 +42,24 @@ check_outcomes <- function(runs, published) {
     cubic <- part("table", "notebook", setting, "cubic")
     linear <- part("table", "notebook", setting, "linear")
     if (nrow(cubic)) {
+      within <- sprintf(
+        "setting %d: nonlinear mean within two published SDs (%.2f +- %.2f)", setting, at$nonlinear, at$nonlinear_sd
+      )
+      median <- stats::median(cubic$accuracy)
       rows <- c(rows, list(
         outcome(
-          sprintf("setting %d: nonlinear mean within two published SDs (%.2f +- %.2f)", setting, at$nonlinear, at$nonlinear_sd),
-          sprintf("%.2f", mean(cubic$accuracy)), abs(mean(cubic$accuracy) - at$nonlinear) <= 2 * at$nonlinear_sd
+          within, sprintf("%.2f", mean(cubic$accuracy)),
+          abs(mean(cubic$accuracy) - at$nonlinear) <= 2 * at$nonlinear_sd
         ),
-        outcome(sprintf("setting %d: nonlinear median above 98 %%", setting), sprintf("%.2f", stats::median(cubic$accuracy)),
-                stats::median(cubic$accuracy) > 98),
+        outcome(sprintf("setting %d: nonlinear median above 98 %%", setting), sprintf("%.2f", median), median > 98),
         outcome(sprintf("setting %d: nonlinear entropy below 0.3", setting), sprintf("%.3f", mean(cubic$entropy)),
                 mean(cubic$entropy) < 0.3)
       ))
     }
     if (nrow(linear)) {
       rows <- c(rows, list(outcome(
-        sprintf("setting %d: linear entropy above 1", setting), sprintf("%.3f", mean(linear$entropy)), mean(linear$entropy) > 1
+        sprintf("setting %d: linear entropy above 1", setting), sprintf("%.3f", mean(linear$entropy)),
+        mean(linear$entropy) > 1
       )))
     }
   }

@@ -1,5 +1,5 @@
-// Work cut into chunks and spread over threads. What a chunk computes must not depend on who computes it; with sums kept
-// by chunk and added in chunk order, results have the same bits for any number of threads.
+// Work cut into chunks and spread over threads. What a chunk computes must not depend on who computes it; with sums
+// kept by chunk and added in chunk order, results have the same bits for any number of threads.
 #pragma once
 
 #include <algorithm>

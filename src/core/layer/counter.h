@@ -1,6 +1,6 @@
-// Random numbers by position instead of by order: draw number i of a stream depends on (seed, stream, step, i) alone, so
-// that any thread can make its own and a run that is taken up again goes on as if it had never stopped. The finaliser of
-// SplitMix64 (Steele, Lea and Flood, 2014) over a Weyl sequence with random access.
+// Random numbers by position instead of by order: draw number i of a stream depends on (seed, stream, step, i) alone,
+// so that any thread can make its own and a run that is taken up again goes on as if it had never stopped. The
+// finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over a Weyl sequence with random access.
 #pragma once
 
 #include <cmath>

@@ -59,7 +59,7 @@ arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arm
     return out;
 }
 
-// --- working memory ---------------------------------------------------------------------------------------------------
+// --- working memory --------------------------------------------------------------------------------------------------
 
 // Of one thread.
 struct LayerPass::Scratch {
@@ -147,7 +147,7 @@ void LayerPass::load_parameters(const arma::vec& theta) {
         u_ = router_->to_gate(arma::mat(theta.memptr() + layout_.gate(0), layout_.gate_size(), spec_.experts));
 }
 
-// --- the gate ---------------------------------------------------------------------------------------------------------
+// --- the gate --------------------------------------------------------------------------------------------------------
 
 // Whole blocks of consecutive samples are read where they are; others are gathered and padded with zeros.
 LayerPass::Features LayerPass::features(std::size_t b, std::size_t rows, Scratch& scratch) const {
@@ -248,7 +248,7 @@ void LayerPass::add_gate(std::size_t first, std::size_t last, const std::vector<
     }
 }
 
-// --- the experts ------------------------------------------------------------------------------------------------------
+// --- the experts -----------------------------------------------------------------------------------------------------
 
 // A slot is position * top_k + rank.
 void LayerPass::sort_by_expert(std::size_t first, std::size_t last, Scratch& scratch) const {
@@ -379,7 +379,7 @@ void LayerPass::add_experts(std::size_t first, std::size_t last, bool learn, Scr
     visit(false, true);
 }
 
-// --- the batch --------------------------------------------------------------------------------------------------------
+// --- the batch -------------------------------------------------------------------------------------------------------
 
 LayerEvaluation LayerPass::evaluate(const arma::vec& theta, const Counter& counter, const std::size_t* index,
                                     std::size_t count, const int* route) {
