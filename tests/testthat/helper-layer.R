@@ -61,22 +61,22 @@ lay_loss <- function(layer, theta, x, y, noise, route = NULL) {
       probability[, i] <- lay_softmax(h)
       weight <- (if (layer$protocol == "paper") probability[, i] else noisy)[chosen[, i]]
     }
-    F <- numeric(outputs)
+    out <- numeric(outputs)
     for (k in seq_along(weight)) {
       m <- chosen[k, i]
       z <- matrix(par$filters[, , m], layer$filters) %*% t(patches)
       if (layer$protocol == "notebook") z <- z + par$bias[, m]
-      F <- F + weight[k] * rowsum(rowSums(phi(z)), own)[, 1L]
+      out <- out + weight[k] * rowsum(rowSums(phi(z)), own)[, 1L]
     }
     if (outputs == 1L) {
-      margin <- (2 * y[i] - 1) * F
+      margin <- (2 * y[i] - 1) * out
       loss[i] <- log(1 + exp(-margin))
       right <- right + (margin > 0)
     } else {
-      q <- lay_softmax(F)
+      q <- lay_softmax(out)
       if (layer$protocol == "notebook") q <- lay_softmax(q)
       loss[i] <- -log(q[y[i] + 1L])
-      right <- right + (which.max(F) == y[i] + 1L)
+      right <- right + (which.max(out) == y[i] + 1L)
     }
   }
   share <- tabulate(chosen, M) / length(chosen)

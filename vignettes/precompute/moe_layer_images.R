@@ -132,8 +132,8 @@ task_domains <- function(seed) {
 
 # ---- characters ------------------------------------------------------------------------------------------------------
 
-# The six characters before each one, as indicators of 27 symbols; the first 60,000 characters of Emma to learn from, the
-# next 20,000 to judge.
+# The six characters before each one, as indicators of 27 symbols; 60,000 characters of Emma to learn from, the next
+# 20,000 to judge.
 text <- local({
   kept <- NULL
   function() {
