@@ -1,5 +1,5 @@
-"""Steps of the sparse layer's notebook protocol in PyTorch, in its default precision (float32) as the authors' code.
-Arguments: folder, samples, patches, dimension, experts, filters, mode, steps. Mode `all` computes every expert for every
+"""Steps of the sparse layer's notebook protocol in PyTorch, in float32 (its default, and the authors') or float64.
+Arguments: folder, samples, patches, dimension, experts, filters, mode, steps, precision. Mode `all` computes every expert for every
 sample through a convolution, as the authors do; `routed` only the expert that was chosen. Writes CPU seconds and losses."""
 import os
 import sys
@@ -9,12 +9,13 @@ import numpy
 import torch
 
 torch.set_num_threads(1)
+torch.set_default_dtype(getattr(torch, sys.argv[9]))
 folder, mode = sys.argv[1], sys.argv[7]
 n, patches, d, experts, filters, steps = (int(sys.argv[i]) for i in (2, 3, 4, 5, 6, 8))
 
 
 def read(name):
-    return torch.from_numpy(numpy.fromfile(os.path.join(folder, name + ".in"))).to(torch.float32)
+    return torch.from_numpy(numpy.fromfile(os.path.join(folder, name + ".in"))).to(torch.get_default_dtype())
 
 
 x = read("x").reshape(n, patches, d).contiguous()
@@ -39,7 +40,7 @@ def step():
     scores = torch.nn.functional.conv1d(signal, gate.unsqueeze(1), stride=d).sum(dim=2) + torch.rand(n, experts)
     value, chosen = scores.max(dim=1)
     if mode == "all":
-        mask = torch.nn.functional.one_hot(chosen, experts).to(torch.float32)
+        mask = torch.nn.functional.one_hot(chosen, experts).to(x.dtype)
         outputs = torch.stack([two_logits(convolution(m, signal * mask[:, m].reshape(n, 1, 1))) for m in range(experts)])
         output = (outputs * mask.t().unsqueeze(2)).sum(dim=0)
     else:

@@ -18,15 +18,18 @@ task_layer <- function(n = 16000, steps = 501) {
     # The same learning problem: the loss of the first steps agrees up to the noise.
     own <- fit_moe_layer(data$x, data$y, protocol = "notebook", steps = 6, seed = 1)$history$loss
     figure <- sprintf("setting 1, %d steps of %d samples, CPU s, against PyTorch with", steps, n)
-    for (mode in c("all", "routed")) {
+    for (precision in c("float64", "float32")) for (mode in c("all", "routed")) {
       share <- if (mode == "all") 10 else 50
-      torch <- run_torch("layer_torch.py", inputs, list(n, 4, 50, 8, 16, mode, share))
+      torch <- run_torch("layer_torch.py", inputs, list(n, 4, 50, 8, 16, mode, share, precision))
       stopifnot(abs(torch$loss[5] - own[6]) < 1e-4)
-      goal <- if (mode == "all") 30 else 2
       theirs <- torch$seconds * steps / share
+      goal <- if (mode == "all") 30 else 2
+      # The goals are for the same precision; the authors compute in float32.
+      same <- precision == "float64"
+      experts <- if (mode == "all") "all experts" else "the routed expert only"
       rows <- rbind(rows, bench_row(
-        "layer", paste(figure, if (mode == "all") "all experts" else "the routed expert only"), ours, theirs,
-        paste("at most 1 /", goal), met = ours * goal <= theirs
+        "layer", sprintf("%s %s, %s", figure, experts, precision), ours, theirs,
+        goal = if (same) paste("at most 1 /", goal) else "", met = if (same) ours * goal <= theirs else NA
       ))
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "common/chunks.h"
 #include "common/errors.h"
@@ -89,9 +90,8 @@ struct LayerPass::Sums {
     std::size_t correct = 0;
     std::vector<std::size_t> sent;
     std::vector<double> mean_probability;  // sums of softmax(h)
-    std::vector<Buffer> filters;           // padded x d for each expert that saw a sample
-    std::vector<double> biases;
-    std::vector<double> gate;  // q x experts
+    std::vector<Buffer> filters;           // padded x inputs for each expert that saw a sample
+    std::vector<double> gate;              // q x experts
 };
 
 LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t threads, const Hooks& hooks)
@@ -101,22 +101,24 @@ LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t t
       hooks_(hooks),
       router_(make_router(spec.router)),
       layout_(spec, data),
-      padded_(round_up(spec.filters, lane_multiple)) {
+      padded_(round_up(spec.filters, lane_multiple)),
+      inputs_(data.dim + (spec.has_bias() ? 1 : 0)) {
     if (data.n < 1 || data.patches < 1 || data.dim < 1) throw InvalidArgument("the layer needs samples with patches");
     if (spec.experts < 1 || spec.filters < 1) throw InvalidArgument("the layer needs experts with filters");
     if (spec.router.top_k < 1 || spec.router.top_k > spec.experts)
         throw InvalidArgument("top_k must be from 1 to the number of experts");
     if (spec.filters % spec.outputs() != 0) throw InvalidArgument("filters must be a multiple of the classes");
-    for (std::size_t m = 0; m < spec.experts; ++m) filters_.emplace_back(padded_, data.dim);
-    biases_.assign(padded_ * spec.experts, 0.0);
+    for (std::size_t m = 0; m < spec.experts; ++m) filters_.emplace_back(padded_, inputs_);
 }
 
 LayerPass::~LayerPass() = default;
 
 std::unique_ptr<LayerPass::Scratch> LayerPass::new_scratch() const {
     const std::size_t block = std::max(block_patches, data_.patches);
-    return std::make_unique<Scratch>(data_.gate_dim, spec_.experts, data_.dim, block, padded_, spec_.outputs(),
-                                     spec_.classes);
+    auto out = std::make_unique<Scratch>(data_.gate_dim, spec_.experts, inputs_, block, padded_, spec_.outputs(),
+                                         spec_.classes);
+    for (std::size_t p = 0; spec_.has_bias() && p < block; ++p) out->x.col(p)[data_.dim] = 1;
+    return out;
 }
 
 // By the sizes alone. Each chunk has a gradient of its own: few chunks when it is large beside the data.
@@ -141,7 +143,7 @@ void LayerPass::load_parameters(const arma::vec& theta) {
     for (std::size_t m = 0; m < spec_.experts; ++m) {
         const double* w = theta.memptr() + layout_.filter(m);
         for (std::size_t j = 0; j < d; ++j) std::copy_n(w + j * J, J, filters_[m].col(j));
-        if (spec_.has_bias()) std::copy_n(theta.memptr() + layout_.bias(m), J, biases_.data() + m * padded_);
+        if (spec_.has_bias()) std::copy_n(theta.memptr() + layout_.bias(m), J, filters_[m].col(d));
     }
     if (spec_.has_gate())
         u_ = router_->to_gate(arma::mat(theta.memptr() + layout_.gate(0), layout_.gate_size(), spec_.experts));
@@ -261,16 +263,27 @@ void LayerPass::sort_by_expert(std::size_t first, std::size_t last, Scratch& scr
     for (std::size_t s = first * K; s < last * K; ++s) scratch.slots[at[static_cast<std::size_t>(route_[s])]++] = s;
 }
 
+// Asks for the data of the next block while this one is computed: samples of one expert are strewn over the memory.
+void LayerPass::fetch(const std::size_t* slots, std::size_t count) const {
+#if defined(__GNUC__)
+    const std::size_t size = data_.patches * data_.dim;
+    for (std::size_t s = 0; s < count; ++s) {
+        const double* x = data_.x + sample(slots[s] / spec_.router.top_k) * size;
+        for (std::size_t j = 0; j < size; j += 8) __builtin_prefetch(x + j, 0, 2);
+    }
+#else
+    static_cast<void>(slots), static_cast<void>(count);
+#endif
+}
+
 // Values and first derivatives of the activation for the patches of some slots.
 void LayerPass::forward(std::size_t expert, const std::size_t* slots, std::size_t count, Scratch& scratch) const {
     const std::size_t P = data_.patches, d = data_.dim, K = spec_.router.top_k;
     for (std::size_t s = 0; s < count; ++s)
-        std::copy_n(data_.x + sample(slots[s] / K) * P * d, P * d, scratch.x.col(s * P));
-    kernel::combine(filters_[expert].col(0), padded_, d, scratch.x.col(0), d, count * P, padded_, scratch.s.col(0),
-                    padded_);
-    const double* bias = biases_.data() + expert * padded_;
-    for (std::size_t p = 0; spec_.has_bias() && p < count * P; ++p)
-        for (std::size_t j = 0; j < padded_; ++j) scratch.s.col(p)[j] += bias[j];
+        for (std::size_t p = 0; p < P; ++p)
+            std::copy_n(data_.x + (sample(slots[s] / K) * P + p) * d, d, scratch.x.col(s * P + p));
+    kernel::combine(filters_[expert].col(0), padded_, inputs_, scratch.x.col(0), inputs_, count * P, padded_,
+                    scratch.s.col(0), padded_);
     kernel::activate(spec_.activation, scratch.s.col(0), padded_ * count * P, scratch.value.col(0),
                      scratch.first.col(0), nullptr);
 }
@@ -313,8 +326,7 @@ void LayerPass::mix_sample(std::size_t position, std::size_t chunk_first, Scratc
 // Adds a block's part of the gradient in its expert. weight_ becomes the derivative of the loss in the weight.
 void LayerPass::backward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
                          Scratch& scratch, Sums& sums) const {
-    const std::size_t P = data_.patches, d = data_.dim, K = spec_.router.top_k, C = spec_.outputs();
-    const std::size_t J = spec_.filters, share = J / C;
+    const std::size_t P = data_.patches, K = spec_.router.top_k, C = spec_.outputs(), share = spec_.filters / C;
     for (std::size_t s = 0; s < count; ++s) {
         const double* dloss = scratch.dloss.data() + (slots[s] / K - chunk_first) * C;
         const double weight = weight_[slots[s]];
@@ -327,11 +339,9 @@ void LayerPass::backward(std::size_t expert, const std::size_t* slots, std::size
         }
     }
     Buffer& gradient = sums.filters[expert];
-    if (gradient.rows() == 0) gradient = Buffer(padded_, d);
-    kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.x.col(0), d, d, padded_, gradient.col(0),
-                          padded_);
-    for (std::size_t p = 0; spec_.has_bias() && p < count * P; ++p)
-        for (std::size_t j = 0; j < J; ++j) sums.biases[expert * J + j] += scratch.first.col(p)[j];
+    if (gradient.rows() == 0) gradient = Buffer(padded_, inputs_);
+    kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.x.col(0), inputs_, inputs_, padded_,
+                          gradient.col(0), padded_);
 }
 
 // All experts over the samples of a chunk. With one expert a sample, values and gradient come from the same visit.
@@ -341,24 +351,22 @@ void LayerPass::add_experts(std::size_t first, std::size_t last, bool learn, Scr
     sort_by_expert(first, last, scratch);
     scratch.output.resize((last - first) * K * C);
     scratch.dloss.resize((last - first) * C);
-    if (learn) {
-        sums.filters.resize(spec_.experts);
-        sums.biases.assign(spec_.experts * layout_.bias_size(), 0.0);
-    }
+    if (learn) sums.filters.resize(spec_.experts);
     const auto visit = [&](bool values, bool gradients) {
         for (std::size_t m = 0; m < spec_.experts; ++m)
             for (std::size_t s = scratch.start[m]; s < scratch.start[m + 1]; s += block) {
                 const std::size_t count = std::min(block, scratch.start[m + 1] - s);
                 const std::size_t* slots = scratch.slots.data() + s;
+                fetch(slots + count, std::min(block, scratch.start[m + 1] - s - count));
                 forward(m, slots, count, scratch);
                 for (std::size_t t = 0; values && t < count; ++t) {
+                    // Over the patches first: sums that do not wait for each other.
+                    double* sum = scratch.value.col(t * P);
+                    for (std::size_t p = 1; p < P; ++p)
+                        for (std::size_t j = 0; j < padded_; ++j) sum[j] += sum[p * padded_ + j];
                     double* f = scratch.output.data() + (slots[t] - first * K) * C;
-                    for (std::size_t c = 0; c < C; ++c) {
-                        double sum = 0;
-                        for (std::size_t p = t * P; p < (t + 1) * P; ++p)
-                            for (std::size_t j = c * share; j < (c + 1) * share; ++j) sum += scratch.value.col(p)[j];
-                        f[c] = sum;
-                    }
+                    for (std::size_t c = 0; c < C; ++c)
+                        f[c] = std::accumulate(sum + c * share, sum + (c + 1) * share, 0.0);
                     if (gradients) mix_sample(slots[t], first, scratch, sums);
                 }
                 if (!gradients) continue;
@@ -420,8 +428,9 @@ LayerEvaluation LayerPass::evaluate(const arma::vec& theta, const Counter& count
             double* to = out.gradient.memptr() + layout_.filter(m);
             for (std::size_t j = 0; j < data_.dim; ++j)
                 for (std::size_t i = 0; i < spec_.filters; ++i) to[j * spec_.filters + i] += part.filters[m].col(j)[i];
+            double* bias = out.gradient.memptr() + layout_.bias(m);
+            for (std::size_t i = 0; i < layout_.bias_size(); ++i) bias[i] += part.filters[m].col(data_.dim)[i];
         }
-        for (std::size_t i = 0; i < part.biases.size(); ++i) out.gradient[layout_.bias(0) + i] += part.biases[i];
         for (std::size_t i = 0; i < part.gate.size(); ++i) gradient_u[i] += part.gate[i];
     }
     for (std::size_t m = 0; spec_.balance > 0 && spec_.has_gate() && m < M; ++m)

@@ -121,6 +121,7 @@ class LayerPass {
     void load_parameters(const arma::vec& theta);
     void route_samples(const Counter& counter, std::size_t first, std::size_t last, const int* route, Scratch& scratch,
                        Sums& sums);
+    void fetch(const std::size_t* slots, std::size_t count) const;
     void forward(std::size_t expert, const std::size_t* slots, std::size_t count, Scratch& scratch) const;
     void backward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
                   Scratch& scratch, Sums& sums) const;
@@ -138,8 +139,8 @@ class LayerPass {
     std::unique_ptr<const Router> router_;
     LayerLayout layout_;
     std::size_t padded_;           // filters, rounded up to whole vector registers
-    std::vector<Buffer> filters_;  // padded x d for each expert
-    std::vector<double> biases_;   // padded for each expert
+    std::size_t inputs_;           // d, and one more that is always 1 where filters have biases
+    std::vector<Buffer> filters_;  // padded x inputs for each expert
     arma::mat u_;                  // q x experts
 
     // The batch at hand.
