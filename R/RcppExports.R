@@ -33,6 +33,26 @@ core_identifiability <- function(model, rows, atoms, order) {
     .Call(`_cosmoe_core_identifiability`, model, rows, atoms, order)
 }
 
+core_layer_features <- function(layer, data, projection) {
+    .Call(`_cosmoe_core_layer_features`, layer, data, projection)
+}
+
+core_layer_train <- function(layer, data, state, control) {
+    .Call(`_cosmoe_core_layer_train`, layer, data, state, control)
+}
+
+core_layer_loss <- function(layer, data, theta, step, route, threads) {
+    .Call(`_cosmoe_core_layer_loss`, layer, data, theta, step, route, threads)
+}
+
+core_layer_predict <- function(layer, data, theta, threads) {
+    .Call(`_cosmoe_core_layer_predict`, layer, data, theta, threads)
+}
+
+core_layer_noise <- function(layer, step, n, training) {
+    .Call(`_cosmoe_core_layer_noise`, layer, step, n, training)
+}
+
 core_voronoi_loss <- function(fit, truth, router, settings) {
     .Call(`_cosmoe_core_voronoi_loss`, fit, truth, router, settings)
 }

@@ -117,6 +117,77 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_layer_features
+arma::mat core_layer_features(const Rcpp::List& layer, const Rcpp::List& data, const arma::mat& projection);
+RcppExport SEXP _cosmoe_core_layer_features(SEXP layerSEXP, SEXP dataSEXP, SEXP projectionSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type layer(layerSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type data(dataSEXP);
+    Rcpp::traits::input_parameter< const arma::mat& >::type projection(projectionSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_layer_features(layer, data, projection));
+    return rcpp_result_gen;
+END_RCPP
+}
+// core_layer_train
+Rcpp::List core_layer_train(const Rcpp::List& layer, const Rcpp::List& data, const Rcpp::List& state, const Rcpp::List& control);
+RcppExport SEXP _cosmoe_core_layer_train(SEXP layerSEXP, SEXP dataSEXP, SEXP stateSEXP, SEXP controlSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type layer(layerSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type data(dataSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type state(stateSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type control(controlSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_layer_train(layer, data, state, control));
+    return rcpp_result_gen;
+END_RCPP
+}
+// core_layer_loss
+Rcpp::List core_layer_loss(const Rcpp::List& layer, const Rcpp::List& data, const arma::vec& theta, int step, const Rcpp::Nullable<Rcpp::IntegerVector>& route, int threads);
+RcppExport SEXP _cosmoe_core_layer_loss(SEXP layerSEXP, SEXP dataSEXP, SEXP thetaSEXP, SEXP stepSEXP, SEXP routeSEXP, SEXP threadsSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type layer(layerSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type data(dataSEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type theta(thetaSEXP);
+    Rcpp::traits::input_parameter< int >::type step(stepSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::Nullable<Rcpp::IntegerVector>& >::type route(routeSEXP);
+    Rcpp::traits::input_parameter< int >::type threads(threadsSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_layer_loss(layer, data, theta, step, route, threads));
+    return rcpp_result_gen;
+END_RCPP
+}
+// core_layer_predict
+Rcpp::List core_layer_predict(const Rcpp::List& layer, const Rcpp::List& data, const arma::vec& theta, int threads);
+RcppExport SEXP _cosmoe_core_layer_predict(SEXP layerSEXP, SEXP dataSEXP, SEXP thetaSEXP, SEXP threadsSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type layer(layerSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type data(dataSEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type theta(thetaSEXP);
+    Rcpp::traits::input_parameter< int >::type threads(threadsSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_layer_predict(layer, data, theta, threads));
+    return rcpp_result_gen;
+END_RCPP
+}
+// core_layer_noise
+Rcpp::NumericMatrix core_layer_noise(const Rcpp::List& layer, int step, int n, bool training);
+RcppExport SEXP _cosmoe_core_layer_noise(SEXP layerSEXP, SEXP stepSEXP, SEXP nSEXP, SEXP trainingSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type layer(layerSEXP);
+    Rcpp::traits::input_parameter< int >::type step(stepSEXP);
+    Rcpp::traits::input_parameter< int >::type n(nSEXP);
+    Rcpp::traits::input_parameter< bool >::type training(trainingSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_layer_noise(layer, step, n, training));
+    return rcpp_result_gen;
+END_RCPP
+}
 // core_voronoi_loss
 Rcpp::List core_voronoi_loss(const Rcpp::List& fit, const Rcpp::List& truth, const Rcpp::List& router, const Rcpp::List& settings);
 RcppExport SEXP _cosmoe_core_voronoi_loss(SEXP fitSEXP, SEXP truthSEXP, SEXP routerSEXP, SEXP settingsSEXP) {
@@ -141,6 +212,11 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},
     {"_cosmoe_core_identifiability", (DL_FUNC) &_cosmoe_core_identifiability, 4},
+    {"_cosmoe_core_layer_features", (DL_FUNC) &_cosmoe_core_layer_features, 3},
+    {"_cosmoe_core_layer_train", (DL_FUNC) &_cosmoe_core_layer_train, 4},
+    {"_cosmoe_core_layer_loss", (DL_FUNC) &_cosmoe_core_layer_loss, 6},
+    {"_cosmoe_core_layer_predict", (DL_FUNC) &_cosmoe_core_layer_predict, 4},
+    {"_cosmoe_core_layer_noise", (DL_FUNC) &_cosmoe_core_layer_noise, 4},
     {"_cosmoe_core_voronoi_loss", (DL_FUNC) &_cosmoe_core_voronoi_loss, 4},
     {NULL, NULL, 0}
 };

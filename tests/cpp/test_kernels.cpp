@@ -29,6 +29,7 @@ constexpr Real eps = std::numeric_limits<double>::epsilon();
 struct Kernels {
     decltype(&cosmoe::kernel::combine) combine;
     decltype(&cosmoe::kernel::cross_product) cross_product;
+    decltype(&cosmoe::kernel::outer_product) outer_product;
     decltype(&cosmoe::kernel::row_sum_of_squares) row_sum_of_squares;
     decltype(&cosmoe::kernel::multiply) multiply;
     decltype(&cosmoe::kernel::multiply3) multiply3;
@@ -46,6 +47,7 @@ struct Kernels {
 constexpr Kernels in_use = {
     cosmoe::kernel::combine,
     cosmoe::kernel::cross_product,
+    cosmoe::kernel::outer_product,
     cosmoe::kernel::row_sum_of_squares,
     cosmoe::kernel::multiply,
     cosmoe::kernel::multiply3,
@@ -62,6 +64,7 @@ constexpr Kernels in_use = {
 constexpr Kernels portable = {
     cosmoe::portable_copy::combine,
     cosmoe::portable_copy::cross_product,
+    cosmoe::portable_copy::outer_product,
     cosmoe::portable_copy::row_sum_of_squares,
     cosmoe::portable_copy::multiply,
     cosmoe::portable_copy::multiply3,
@@ -86,12 +89,12 @@ std::vector<double> uniform(std::size_t n, double from, double to, unsigned seed
 
 // --- products -----------------------------------------------------------------------------------------------------
 
-// Shapes with every remainder of the tiles (4 and 3 columns wide), and columns further apart than they are long.
+// Shapes with every remainder of the tiles (up to 8 columns wide), and columns further apart than they are long.
 void check_products(const Kernels& kernels) {
     constexpr Real slack = 8 * eps;
     for (const std::size_t n : {8, 24, 256})
         for (std::size_t na = 0; na <= 9; ++na)
-            for (std::size_t nb = 1; nb <= 7; ++nb) {
+            for (std::size_t nb = 1; nb <= 11; ++nb) {
                 const std::size_t lda = n + 8, ldb = n + 16, ldc = na + 2, ldo = n + 24;
                 const auto seed = static_cast<unsigned>(1000 * n + 10 * na + nb);
                 const std::vector<double> a = uniform(lda * (na + 1), -2, 2, seed),
@@ -111,6 +114,28 @@ void check_products(const Kernels& kernels) {
                         Real sum = 0, size = 1;
                         for (std::size_t j = 0; j < na; ++j) {
                             const Real term = Real(a[j * lda + r]) * coef[c * ldc + j];
+                            sum += term, size += std::abs(term);
+                        }
+                        worst = std::max(worst, std::abs(out[c * ldo + r] - sum) / size);
+                    }
+                CHECK(worst <= slack);
+                CHECK(!outside);
+
+                // coef's columns as rows of the second factor: nb of them, added to what is there.
+                const std::size_t ldr = nb + 1;
+                const std::vector<double> rows = uniform(ldr * (na + 1), -2, 2, seed + 3);
+                std::fill(out.begin(), out.end(), -7.0);
+                kernels.outer_product(a.data(), lda, na, rows.data(), ldr, nb, n, out.data(), ldo);
+                worst = 0, outside = false;
+                for (std::size_t c = 0; c < nb; ++c)
+                    for (std::size_t r = 0; r < ldo; ++r) {
+                        if (r >= n) {
+                            outside = outside || out[c * ldo + r] != -7.0;
+                            continue;
+                        }
+                        Real sum = -7, size = 7;
+                        for (std::size_t j = 0; j < na; ++j) {
+                            const Real term = Real(a[j * lda + r]) * rows[j * ldr + c];
                             sum += term, size += std::abs(term);
                         }
                         worst = std::max(worst, std::abs(out[c * ldo + r] - sum) / size);
@@ -343,12 +368,15 @@ Values exact(Activation phi, Real x) {
             const Real v = 1 / (1 + std::exp(-x)), rest = 1 / (1 + std::exp(x));
             return {(x > 0 ? x : 0) + std::log1p(std::exp(x > 0 ? -x : x)), v, v * rest};
         }
+        case Activation::cubic: return {x * x * x, 3 * x * x, 6 * x};
+        case Activation::celu: return x > 0 ? Values{x, 1, 0} : Values{std::expm1(x), std::exp(x), std::exp(x)};
     }
     return {};
 }
 
-// Errors of value, first and second derivative in units of eps * max(1, abs(exact)); measured on x86-64 with and without
-// fused multiply-add, in brackets. Derivatives of tanh and sigmoid cancel in their tails: their errors are absolute.
+// Errors of value, first and second derivative in units of eps * max(1, abs(exact)); measured on x86-64 with and
+// without fused multiply-add, in brackets. Derivatives of tanh and sigmoid cancel in their tails: their errors are
+// absolute.
 struct Bound {
     Activation phi;
     Real value, first, second;
@@ -359,6 +387,7 @@ constexpr Bound bounds[] = {
     {Activation::tanh, 2, 5, 10},                                                               // (1.3, 2.8, 5.5)
     {Activation::sigmoid, 2, 2, 2},                                                             // (0.9, 0.9, 0.9)
     {Activation::softplus, 2, 2, 2},                                                            // (1.1, 0.9, 0.9)
+    {Activation::cubic, 3, 3, 3},    {Activation::celu, 2, 2, 2},
 };
 
 void check_activations(const Kernels& kernels) {
@@ -391,8 +420,8 @@ void check_activations(const Kernels& kernels) {
         }
 }
 
-// Values keep their relative precision where they are small. Measured: tanh 1.6 eps, softplus 1.1, gelu 17 at -10 and growing
-// as x^2 / 2 (the rounding of x^2 in the exponent).
+// Values keep their relative precision where they are small. Measured: tanh 1.6 eps, softplus 1.1, gelu 17 at -10 and
+// growing as x^2 / 2 (the rounding of x^2 in the exponent).
 void check_relative_precision(const Kernels& kernels) {
     const std::size_t n = 20000;
     std::vector<double> value(n);
@@ -420,6 +449,7 @@ void check_activation_extremes(const Kernels& kernels) {
     const std::vector<double> s = {0, 1e-310, 1e160, -1e160, 1e308, -1e308, 750, -750};
     std::vector<double> value(8), first(8), second(8);
     for (const Bound& bound : bounds) {
+        if (bound.phi == Activation::cubic) continue;  // it overflows, as it must
         kernels.activate(bound.phi, s.data(), 8, value.data(), first.data(), second.data());
         for (std::size_t i = 0; i < 8; ++i) {
             const bool upper = s[i] > 1, lower = s[i] < -1;
@@ -427,14 +457,16 @@ void check_activation_extremes(const Kernels& kernels) {
             const bool saturates = bound.phi == Activation::tanh || bound.phi == Activation::sigmoid;
             if (upper) CHECK(value[i] == (saturates ? 1 : s[i]));
             if (upper) CHECK(first[i] == (saturates ? 0 : 1));
-            if (lower && bound.phi != Activation::identity) CHECK(value[i] == (bound.phi == Activation::tanh ? -1 : 0));
+            const bool below = bound.phi == Activation::tanh || bound.phi == Activation::celu;
+            if (lower && bound.phi != Activation::identity) CHECK(value[i] == (below ? -1 : 0));
             if (lower && bound.phi != Activation::identity) CHECK(first[i] == 0);
             if (upper || lower) CHECK(second[i] == 0);
         }
     }
     // NaN stays NaN wherever exp() is involved.
     const std::vector<double> broken(8, std::nan(""));
-    for (const Activation phi : {Activation::gelu, Activation::tanh, Activation::sigmoid, Activation::softplus}) {
+    for (const Activation phi :
+         {Activation::gelu, Activation::tanh, Activation::sigmoid, Activation::softplus, Activation::celu}) {
         kernels.activate(phi, broken.data(), 8, value.data(), first.data(), second.data());
         CHECK(std::isnan(value[0]) && std::isnan(first[0]) && std::isnan(second[0]));
     }

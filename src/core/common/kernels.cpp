@@ -56,6 +56,7 @@ namespace {
 struct Table {
     decltype(&portable::combine) combine;
     decltype(&portable::cross_product) cross_product;
+    decltype(&portable::outer_product) outer_product;
     decltype(&portable::row_sum_of_squares) row_sum_of_squares;
     decltype(&portable::multiply) multiply;
     decltype(&portable::multiply3) multiply3;
@@ -73,9 +74,9 @@ struct Table {
 
 #define COSMOE_TABLE(isa)                                                                                             \
     {                                                                                                                 \
-        isa::combine, isa::cross_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, isa::add,           \
-            isa::add_product3, isa::subtract_product, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian,  \
-            isa::weigh_density, isa::activate, #isa                                                                   \
+        isa::combine, isa::cross_product, isa::outer_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, \
+            isa::add, isa::add_product3, isa::subtract_product, isa::softmax, isa::logarithm, isa::exponential,       \
+            isa::gaussian, isa::weigh_density, isa::activate, #isa                                                    \
     }
 
 Table choose() {
@@ -102,6 +103,11 @@ void combine(const double* a, std::size_t lda, std::size_t na, const double* coe
 void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
     table().cross_product(a, lda, na, b, ldb, nb, n, out, ldo);
+}
+
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo) {
+    table().outer_product(a, lda, na, b, ldb, nb, n, out, ldo);
 }
 
 void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out) {

@@ -9,7 +9,7 @@ namespace cosmoe {
 
 constexpr std::size_t lane_multiple = 8;
 
-enum class Activation { identity, relu, gelu, tanh, sigmoid, softplus };
+enum class Activation { identity, relu, gelu, tanh, sigmoid, softplus, cubic, celu };
 
 namespace kernel {
 
@@ -19,6 +19,10 @@ void combine(const double* a, std::size_t lda, std::size_t na, const double* coe
 
 // out(i, j) += a(:, i)' b(:, j).
 void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo);
+
+// out(:, j) += sum_r a(:, r) b(j, r), for j < nb and r < na: a has n rows, b has nb.
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo);
 
 // out(i) = sum_j a(i, j)^2.
@@ -61,7 +65,7 @@ struct DensityColumns {
 };
 void weigh_density(const double* w, const double* r, double square, std::size_t n, const DensityColumns& columns);
 
-// value = phi(s), first = phi'(s), second = phi''(s); first and second may be null.
+// value = phi(s), first = phi'(s), second = phi''(s); first and second may be null. CELU is that with alpha = 1.
 // Derivatives of ReLU at its kink are 0.
 void activate(Activation phi, const double* s, std::size_t n, double* value, double* first, double* second);
 

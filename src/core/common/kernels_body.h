@@ -12,24 +12,73 @@ static inline double lane_sum(Vec v) {
     return s;
 }
 
+// Two registers of rows at a time, so that sixteen sums hide the latency of a product.
+template <int V, int C>
+static inline void combine_tile(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc,
+                                double* out, std::size_t ldo) {
+    Vec acc[V][C] = {};
+    for (std::size_t j = 0; j < na; ++j) {
+        Vec v[V];
+        for (int i = 0; i < V; ++i) v[i] = load(a + j * lda + i * COSMOE_LANES);
+        for (int c = 0; c < C; ++c)
+            for (int i = 0; i < V; ++i) acc[i][c] += v[i] * coef[j + c * ldc];
+    }
+    for (int c = 0; c < C; ++c)
+        for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
+}
+
 template <int C>
 static inline void combine_columns(const double* a, std::size_t lda, std::size_t na, const double* coef,
                                    std::size_t ldc, std::size_t n, double* out, std::size_t ldo) {
-    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
-        Vec acc[C] = {};
-        for (std::size_t j = 0; j < na; ++j) {
-            const Vec v = load(a + j * lda + r);
-            for (int c = 0; c < C; ++c) acc[c] += v * coef[j + c * ldc];
-        }
-        for (int c = 0; c < C; ++c) store(out + c * ldo + r, acc[c]);
-    }
+    std::size_t r = 0;
+    for (; r + 2 * COSMOE_LANES <= n; r += 2 * COSMOE_LANES)
+        combine_tile<2, C>(a + r, lda, na, coef, ldc, out + r, ldo);
+    for (; r < n; r += COSMOE_LANES) combine_tile<1, C>(a + r, lda, na, coef, ldc, out + r, ldo);
 }
+
+// As many columns as the registers hold sums of.
+constexpr std::size_t widest_tile = COSMOE_LANES == 8 ? 8 : 4;
 
 void combine(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc, std::size_t nc,
              std::size_t n, double* out, std::size_t ldo) {
     std::size_t c = 0;
-    for (; c + 4 <= nc; c += 4) combine_columns<4>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+    for (; c + widest_tile <= nc; c += widest_tile)
+        combine_columns<widest_tile>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+    for (; c + 2 <= nc; c += 2) combine_columns<2>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
     for (; c < nc; ++c) combine_columns<1>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+}
+
+template <int V, int C>
+static inline void outer_tile(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
+                              double* out, std::size_t ldo) {
+    Vec acc[V][C];
+    for (int c = 0; c < C; ++c)
+        for (int i = 0; i < V; ++i) acc[i][c] = load(out + c * ldo + i * COSMOE_LANES);
+    for (std::size_t r = 0; r < na; ++r) {
+        Vec v[V];
+        for (int i = 0; i < V; ++i) v[i] = load(a + r * lda + i * COSMOE_LANES);
+        for (int c = 0; c < C; ++c)
+            for (int i = 0; i < V; ++i) acc[i][c] += v[i] * b[c + r * ldb];
+    }
+    for (int c = 0; c < C; ++c)
+        for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
+}
+
+template <int C>
+static inline void outer_columns(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
+                                 std::size_t n, double* out, std::size_t ldo) {
+    std::size_t i = 0;
+    for (; i + 2 * COSMOE_LANES <= n; i += 2 * COSMOE_LANES) outer_tile<2, C>(a + i, lda, na, b, ldb, out + i, ldo);
+    for (; i < n; i += COSMOE_LANES) outer_tile<1, C>(a + i, lda, na, b, ldb, out + i, ldo);
+}
+
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+                   std::size_t n, double* out, std::size_t ldo) {
+    std::size_t j = 0;
+    for (; j + widest_tile <= nb; j += widest_tile)
+        outer_columns<widest_tile>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
+    for (; j + 2 <= nb; j += 2) outer_columns<2>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
+    for (; j < nb; ++j) outer_columns<1>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
 }
 
 template <int I, int J>
@@ -319,6 +368,19 @@ void activate(Activation phi, const double* s, std::size_t n, double* value, dou
                     // log1p(e), with what the sum has lost.
                     v = (x > 0 ? x : 0.0) + (fast_log(u) + (e - (u - 1.0)) / u);
                     f = 0.5 + 0.5 * fast_tanh(0.5 * x), g = f * (1.0 - f);
+                },
+                s, n, value, first, second);
+            break;
+        case Activation::cubic:
+            activate_with(
+                [](double x, double& v, double& f, double& g) { v = x * x * x, f = 3.0 * x * x, g = 6.0 * x; }, s, n,
+                value, first, second);
+            break;
+        case Activation::celu:
+            activate_with(
+                [](double x, double& v, double& f, double& g) {
+                    const double below = fast_expm1(x > 0 ? 0.0 : x);
+                    v = x > 0 ? x : below, f = x > 0 ? 1.0 : 1.0 + below, g = x > 0 ? 0.0 : 1.0 + below;
                 },
                 s, n, value, first, second);
             break;

@@ -1,12 +1,8 @@
 #include "expert/expert.h"
 
 #include "common/errors.h"
-#include "common/kernels.h"
 
 namespace cosmoe {
-namespace {
-
-using Pairs = std::vector<std::pair<std::size_t, std::size_t>>;
 
 Activation activation_named(const std::string& name) {
     if (name == "linear") return Activation::identity;
@@ -15,8 +11,14 @@ Activation activation_named(const std::string& name) {
     if (name == "tanh") return Activation::tanh;
     if (name == "sigmoid") return Activation::sigmoid;
     if (name == "softplus") return Activation::softplus;
+    if (name == "cubic") return Activation::cubic;
+    if (name == "celu") return Activation::celu;
     throw InvalidArgument("unknown expert or activation '" + name + "'");
 }
+
+namespace {
+
+using Pairs = std::vector<std::pair<std::size_t, std::size_t>>;
 
 bool curves(Activation phi) { return phi != Activation::identity && phi != Activation::relu; }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/buffer.h"
+#include "common/kernels.h"
 
 namespace cosmoe {
 
@@ -58,6 +59,9 @@ struct ExpertSpec {
     CustomFunction custom;
     double bound_expert = std::numeric_limits<double>::infinity();  // the largest norm of eta_k
 };
+
+// By the name hosts use, such as "gelu"; "linear" is the identity.
+Activation activation_named(const std::string& name);
 
 std::unique_ptr<const Expert> make_expert(const ExpertSpec& spec);
 

@@ -1,12 +1,8 @@
 #include "regression/pass.h"
 
-#include <atomic>
 #include <cmath>
-#include <exception>
-#include <mutex>
-#include <system_error>
-#include <thread>
 
+#include "common/chunks.h"
 #include "common/errors.h"
 #include "common/kernels.h"
 #include "gate/gate.h"
@@ -23,8 +19,6 @@ std::size_t chunks(std::size_t rows) { return std::max<std::size_t>(1, std::min(
 const double* start_of(const Block& block, Features f, std::size_t dx) {
     return f == Features::gate ? block.zeta.col(0) : f == Features::expert ? block.x.col(0) : block.x.col(dx);
 }
-
-std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace
 
@@ -107,44 +101,20 @@ void Pass::give_back(std::unique_ptr<Block> block) const {
     spare_.push_back(std::move(block));
 }
 
-// Runs task(chunk, first row, number of rows, block) for every block of every chunk, on threads_ threads. Only
-// the calling thread talks to the host; an exception or an interrupt drains the others before it is thrown here.
+// Runs task(chunk, first row, number of rows, block) for every block of every chunk.
 template <class Task>
 void Pass::for_each_chunk(std::size_t rows, Task task) const {
     const std::size_t count = chunks(rows);
     const std::size_t size = round_up((rows + count - 1) / count, block_rows);
-    std::atomic<std::size_t> next{0};
-    std::atomic<bool> stop{false};
-    std::exception_ptr failure;
-    std::mutex guard;
-    const auto work_off = [&](bool main_thread) {
-        try {
-            if (main_thread && hooks_.stop_requested()) throw Interrupted();
-            std::unique_ptr<Block> block = take_block();
-            for (std::size_t c = next++; c < count; c = next++) {
-                const std::size_t last = std::min(rows, (c + 1) * size);
-                for (std::size_t first = c * size; first < last; first += block_rows) {
-                    if (main_thread && hooks_.stop_requested()) throw Interrupted();
-                    if (stop) return;
-                    task(c, first, std::min(block_rows, last - first), *block);
-                }
-            }
-            give_back(std::move(block));
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(guard);
-            if (!failure) failure = std::current_exception();
-            stop = true;
-        }
+    const auto lend = [this] {
+        return std::shared_ptr<Block>(take_block().release(),
+                                      [this](Block* block) { give_back(std::unique_ptr<Block>(block)); });
     };
-    std::vector<std::thread> workers;
-    try {
-        for (std::size_t t = 1; t < std::min(threads_, count); ++t) workers.emplace_back(work_off, false);
-    } catch (const std::system_error&) {
-        // As many as the system grants: the result does not depend on their number.
-    }
-    work_off(true);
-    for (std::thread& worker : workers) worker.join();
-    if (failure) std::rethrow_exception(failure);
+    run_chunks(count, threads_, hooks_, lend, [&](std::size_t c, std::shared_ptr<Block>& block, const auto& go_on) {
+        const std::size_t last = std::min(rows, (c + 1) * size);
+        for (std::size_t first = c * size; first < last && go_on(); first += block_rows)
+            task(c, first, std::min(block_rows, last - first), *block);
+    });
 }
 
 // Fills logit, p, h, f and, with derivatives, first and second.
