@@ -12,6 +12,7 @@
 #'   [predict()][predict.cosine_moe], [logLik()][logLik.cosine_moe] and [bootstrap_moe()] say how certain a fit is.
 #' * [mixing_measure()], [canonicalize()], [equivalent()], [voronoi_loss()] and [check_identifiability()] are the
 #'   theory's side.
+#' * [rate_study()] measures how fast estimates converge, [plan_study()] says how long that takes.
 #' * [cosmoe-glossary] defines every number that is printed.
 #'
 #' Every error of the package has the class `cosmoe_error` and one that says its kind: `cosmoe_error_input` (a bad
