@@ -343,7 +343,7 @@ run_arm <- function(arm, data, job, study, sample) {
   y <- mean + data$noise
   fit <- NULL
   time <- at_state(job$start, {
-    start <- draw_start(arm$start, arm$truth, arm$k, job$n)
+    start <- draw_study_start(arm$start, arm$truth, arm$k, job$n)
     elapsed(fit <- suppressWarnings(
       fit_cosine_moe(
         data$x, y, k = arm$k, router = arm$router, expert = arm$expert, standardize = FALSE, start = start,

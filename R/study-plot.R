@@ -5,7 +5,7 @@
 #' to either side, the fitted line of each arm with its formula, and a dashed line with the slope that theory gives.
 #' `plot()` draws with base graphics, `autoplot()` with ggplot2.
 #'
-#' @param x,object A study from [rate_study()].
+#' @param x,object A study from [rate_study()], or its [summary()][summary.rate_study].
 #' @param loss Names of losses, one panel each; all by default.
 #' @param arm Names of arms; all by default.
 #' @param theory The slope of the dashed line: one number, or one for each loss (`c(L2 = -0.5, L3_multi = -0.25)`);
@@ -35,6 +35,14 @@
 #' if (requireNamespace("ggplot2", quietly = TRUE)) ggplot2::autoplot(study)
 #' @export
 plot.rate_study <- function(x, loss = NULL, arm = NULL, theory = -0.5, curve = c("loglog", "power"), main = NULL, ...) {
+  plot(summary(x, boot = 0L), loss = loss, arm = arm, theory = theory, curve = curve, main = main, ...)
+  invisible(x)
+}
+
+#' @rdname plot.rate_study
+#' @export
+plot.summary.rate_study <- function(x, loss = NULL, arm = NULL, theory = -0.5, curve = c("loglog", "power"),
+                                    main = NULL, ...) {
   picture <- rate_picture(x, loss, arm, theory, curve, main)
   panels <- length(picture)
   style <- list(mar = c(3.4, 4.2, 4.4, 1), mgp = c(2.2, 0.5, 0), tcl = -0.25, las = 1)
@@ -51,6 +59,13 @@ plot.rate_study <- function(x, loss = NULL, arm = NULL, theory = -0.5, curve = c
 #' @exportS3Method ggplot2::autoplot
 autoplot.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, curve = c("loglog", "power"),
                                 main = NULL, ...) {
+  ggplot2::autoplot(summary(object, boot = 0L), loss, arm, theory, curve, main, ...)
+}
+
+#' @rdname plot.rate_study
+#' @exportS3Method ggplot2::autoplot
+autoplot.summary.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, curve = c("loglog", "power"),
+                                        main = NULL, ...) {
   check_dots_empty(...)
   if (!requireNamespace("ggplot2", quietly = TRUE)) {
     stop_cosmoe("package", "autoplot() needs the package ggplot2: install it, or use plot().")
@@ -70,13 +85,16 @@ autoplot.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, 
   symbols <- stats::setNames(expert_symbols(length(arms)), arms)
   column <- function(name) as.name(name)
   map <- function(...) do.call(ggplot2::aes, lapply(list(...), column))
-  plot <- ggplot2::ggplot(points, map(x = "n", y = "mean", colour = "arm")) +
+  # Formulas one below the other in the upper right corner, which falling lines leave free.
+  labels$line <- 1.6 * stats::ave(seq_len(nrow(labels)), labels$panel, FUN = seq_along)
+  labels$corner <- rep(Inf, nrow(labels))
+  plot <- ggplot2::ggplot(points, map(x = "at", y = "mean", colour = "arm")) +
     ggplot2::geom_line(map(x = "n", y = "y", colour = "arm"), lines) +
     ggplot2::geom_linerange(map(ymin = "low", ymax = "high"), alpha = 0.5) +
     ggplot2::geom_point(map(shape = "arm"), size = 2.5) +
     ggplot2::geom_text(
-      map(x = "n", y = "y", label = "label", colour = "arm"), labels, hjust = 0, vjust = 1.4, size = 3,
-      show.legend = FALSE
+      map(x = "corner", y = "corner", label = "label", colour = "arm", vjust = "line"), labels, hjust = 1.1,
+      size = 3.5, show.legend = FALSE
     ) +
     ggplot2::scale_x_log10() + ggplot2::scale_y_log10() +
     ggplot2::scale_colour_manual(values = colors) + ggplot2::scale_shape_manual(values = symbols) +
@@ -93,18 +111,17 @@ autoplot.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, 
 
 titles <- function(picture) vapply(picture, function(panel) panel$title, "")
 
-# What both kinds of graphics draw: for each loss points (n, mean, low, high), lines and labels of the arms, the line of
+# What both kinds of graphics draw: for each loss points (n, mean, low, high, and where at the axis), lines and labels of the arms, the line of
 # the theory.
-rate_picture <- function(study, loss, arm, theory, curve, main) {
-  loss <- check_names(loss, names(study$loss), "loss")
-  arm <- check_names(arm, names(study$arms), "arm")
+rate_picture <- function(found, loss, arm, theory, curve, main) {
+  loss <- check_names(loss, unique(found$rates$loss), "loss")
+  arm <- check_names(arm, unique(found$rates$arm), "arm")
   curve <- check_choice(curve, c("loglog", "power"))
   theory <- check_theory(theory, loss)
   if (is.null(main)) main <- loss
   if (!is.character(main) || length(main) != length(loss)) stop_input("main", main, "one title for each loss")
-  found <- summary(study, loss = loss, arm = arm, boot = 0L)
   Map(function(name, title) {
-    means <- found$means[found$means$loss == name, ]
+    means <- found$means[found$means$loss == name & found$means$arm %in% arm, ]
     rates <- found$rates[found$rates$loss == name, ]
     means$low <- means$mean - 2 * means$sd
     means$high <- means$mean + 2 * means$sd
@@ -113,6 +130,9 @@ rate_picture <- function(study, loss, arm, theory, curve, main) {
     means$low <- pmax(means$low, floor, na.rm = TRUE)
     means$high <- ifelse(is.na(means$sd), means$mean, means$high)
     means <- means[means$mean > 0, ]
+    # Side by side, so that bars do not hide each other.
+    off <- (match(means$arm, arm) - (length(arm) + 1) / 2) / max(length(arm), 3)
+    means$at <- means$n * (max(means$n) / min(means$n))^(0.02 * off)
     lines <- lapply(arm, function(own) fitted_line(means[means$arm == own, ], rates[rates$arm == own, ], curve))
     lines <- bind_rows(lines)
     at <- lines[!duplicated(lines$arm), ]
@@ -161,17 +181,18 @@ draw_rates <- function(panel) {
   color <- expert_colors(length(panel$arms))
   symbol <- expert_symbols(length(panel$arms))
   at <- match(points$arm, panel$arms)
-  open_log_panel(panel$title, range(points$n), range(points$low, points$high, panel$lines$y))
+  open_log_panel(panel$title, range(points$at), range(points$low, points$high, panel$lines$y))
   if (!is.null(panel$theory)) graphics::lines(panel$theory$n, panel$theory$y, lty = 2L, col = "grey30")
   for (name in unique(panel$lines$arm)) {
     own <- panel$lines[panel$lines$arm == name, ]
     graphics::lines(own$n, own$y, col = color[match(name, panel$arms)], lwd = 1.5)
   }
-  graphics::segments(points$n, points$low, points$n, points$high, col = grDevices::adjustcolor(color[at], 0.5), lwd = 2)
-  graphics::points(points$n, points$mean, pch = symbol[at], col = color[at], cex = 1.2)
+  graphics::segments(points$at, points$low, points$at, points$high, col = grDevices::adjustcolor(color[at], 0.5), lwd = 2)
+  graphics::points(points$at, points$mean, pch = symbol[at], col = color[at], cex = 1.2)
+  shown <- which(panel$arms %in% points$arm)
   label <- panel$labels$label[match(panel$arms, panel$labels$arm)]
   label <- ifelse(is.na(label), panel$arms, paste0(panel$arms, ": ", label))
-  draw_rate_key(label, color, symbol)
+  draw_rate_key(label[shown], color[shown], symbol[shown])
 }
 
 # Powers of ten as grid and labels; with few of them also 2 and 5.
@@ -195,7 +216,7 @@ open_log_panel <- function(title, xlim, ylim) {
   graphics::mtext(title, 3L, line = 2.9, adj = 0, font = 2L, cex = 1.1 * graphics::par("cex"))
 }
 
-format_each <- function(x) vapply(x, format, "")
+format_each <- function(x) vapply(x, format, "", scientific = FALSE)
 
 # 10^3, 2 %*% 10^3
 power_labels <- function(ticks) {

@@ -59,7 +59,7 @@ as_start <- function(x, argument = "start") {
 #' @export
 format.cosmoe_start <- function(x, ...) {
   if (x$kind == "cold") return("cold")
-  rate <- if (x$exponent > 0) sprintf(" n^-%s", format(x$exponent))
+  rate <- if (x$exponent > 0) sprintf(" n^-%s", format(x$exponent)) else ""
   sprintf("near the truth (noise %s%s)", format(x$noise), rate)
 }
 
@@ -72,7 +72,7 @@ print.cosmoe_start <- function(x, ...) {
 }
 
 # A start for k atoms, NULL for the search of fit_cosine_moe(). Draws random numbers.
-draw_start <- function(policy, truth, k, n) {
+draw_study_start <- function(policy, truth, k, n) {
   if (policy$kind == "cold") return(NULL)
   from <- random_surjection(k, length(truth$beta0))
   noise <- policy$noise * n^-policy$exponent

@@ -46,8 +46,10 @@ SolverResult minimise_sgd(const Model& model, const Pass& pass, const arma::vec&
                     return out;
                 }
                 const arma::vec inside = project(out.theta, model.constraints);
-                if (arma::any(inside != out.theta)) {
-                    out.theta = inside;
+                // A bound moves beta as well; rounding, on the cosine router's sphere, must not: it would reset the norm.
+                const bool bounded = arma::any(arma::abs(inside - out.theta) > 1e-12);
+                out.theta = inside;
+                if (bounded) {
                     if (layout.dz() > 0) beta = model.router->to_beta(gates(layout, inside) * (1 - 1e-12));
                 }
             }
