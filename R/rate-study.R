@@ -180,7 +180,8 @@ as_arm <- function(fit, argument, truth, start, losses) {
   )
   if (any(is_voronoi(losses))) {
     tryCatch(check_comparable(empty, own), cosmoe_error_input = function(e) {
-      stop_input(argument, e$got, paste(e$expected, "for Voronoi losses (`loss = \"prediction\"` needs none)"))
+      wanted <- sub("a measure", "an arm", e$expected, fixed = TRUE)
+      stop_input(argument, e$got, paste0(wanted, " (for any `loss` but \"prediction\")"))
     })
   }
   if (policy$kind == "near") {
@@ -250,7 +251,7 @@ draw_rows <- function(x, n, truth) {
   rows <- tryCatch(
     measure_covariates(truth, draw_covariates(x, n, covariate_count(truth)))$x,
     error = function(e) {
-      stop_input("x", I(paste("one that fails:", conditionMessage(e))), "a function of n that returns n covariate rows")
+      stop_input("x", I(paste("one that fails:", sub("[.]$", "", conditionMessage(e)))), "a function of n that returns n covariate rows")
     }
   )
   if (nrow(rows) != n) stop_input("x", I(sprintf("%d rows for n = %d", nrow(rows), n)), "a function that gives n rows")

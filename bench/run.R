@@ -12,7 +12,8 @@ for (file in c("common.R", "datasets.R", list.files(bench_folder, "^task_.*[.]R$
 }
 
 tasks <- list(
-  pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em
+  pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em,
+  study = task_study
 )
 unknown <- setdiff(chosen, names(tasks))
 if (length(unknown)) stop("unknown task: ", paste(unknown, collapse = ", "), call. = FALSE)
