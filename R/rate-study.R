@@ -334,9 +334,17 @@ run_cell <- function(job, study, sample) {
       cosmoe_error_interrupt = function(e) stop(e),
       error = function(e) failed_fit(e, study$loss)
     )
-    cbind(data.frame(arm = name, n = job$n, rep = job$rep), outcome)
+    c(list(arm = name, n = job$n, rep = job$rep), outcome)
   }, study$arms, names(study$arms))
-  bind_rows(rows)
+  table_of(rows)
+}
+
+# A data frame from rows that are lists; data.frame() would take as long as a small fit.
+table_of <- function(rows) {
+  columns <- lapply(stats::setNames(nm = names(rows[[1L]])), function(name) {
+    unlist(lapply(rows, function(row) row[[name]]), use.names = FALSE)
+  })
+  structure(columns, class = "data.frame", row.names = .set_row_names(length(rows)))
 }
 
 run_arm <- function(arm, data, job, study, sample) {
@@ -379,11 +387,10 @@ failed_fit <- function(e, losses) {
 }
 
 fit_row <- function(values, losses, gain, status, passes, boundary, expert_bound, time, reason) {
-  data.frame(
-    stats::setNames(as.list(unname(values)), names(losses)),
+  c(stats::setNames(as.list(unname(values)), names(losses)), list(
     gain = gain, status = status, passes = passes, boundary = boundary, expert_bound = expert_bound, time = time,
     reason = reason
-  )
+  ))
 }
 
 bind_rows <- function(rows) do.call(rbind, unname(rows))

@@ -17,6 +17,7 @@ task_study <- function(sizes = round(10^seq(2, 5, by = 0.5)), reps = 40, torch_s
   }
   figure <- function(what) sprintf("%s, n to %g, %d replicates", what, max(sizes), reps)
 
+  run(arms$perturbed, n = min(sizes)) # loads what it needs
   # One worker first, in turn with a loop by hand that does the same and nothing else.
   alone <- seconds(study <- run(arms$perturbed))
   loop <- seconds(study_by_hand(arms$perturbed, sizes, reps))

@@ -39,7 +39,8 @@ small_summary <- function(study) {
 check_slope <- function(summary, arm, loss, from, to, what) {
   rate <- summary$rates[summary$rates$arm == arm & summary$rates$loss == loss, ]
   data.frame(
-    what = what, arm = arm, loss = loss, slope = rate$slope, boot_lower = rate$boot_lower, boot_upper = rate$boot_upper,
+    what = what, arm = arm, loss = loss, replicates = max(summary$means$count[summary$means$arm == arm]),
+    slope = rate$slope, boot_lower = rate$boot_lower, boot_upper = rate$boot_upper,
     from = from, to = to, holds = isTRUE(rate$slope >= from & rate$slope <= to)
   )
 }
