@@ -18,9 +18,8 @@
 #' Every error of the package has the class `cosmoe_error` and one that says its kind: `cosmoe_error_input` (a bad
 #' argument), `cosmoe_error_data` (data that cannot be fitted), `cosmoe_error_newdata`, `cosmoe_error_expert` (an error
 #' in a custom expert's functions), `cosmoe_error_profile` and `cosmoe_error_bootstrap` (no interval can be given),
-#' `cosmoe_error_interrupt`,
-#' `cosmoe_error_study` (the folder of a study), `cosmoe_error_package` (a suggested package is missing) or
-#' `cosmoe_error_core`. A fit that has not converged gives one warning of class
+#' `cosmoe_error_study` (the folder of a study), `cosmoe_error_package` (a suggested package is missing),
+#' `cosmoe_error_interrupt` or `cosmoe_error_core`. A fit that has not converged gives one warning of class
 #' `cosmoe_warning_convergence`; standard errors that would mislead are `NA`, with one of class
 #' `cosmoe_warning_irregular`.
 #'

@@ -318,8 +318,7 @@ convergence_of <- function(best, control, by) {
   )
 }
 
-# Where stochastic gradient descent ended, in the gauge and the order of its start, on the user's scale where that is the
-# one it worked on.
+# Where stochastic gradient descent ended, in the gauge and the order of its start, if it worked on the user's scale.
 last_iterate <- function(best, rows) {
   own_scale <- is.null(rows$x_center) && is.null(rows$z_center) && rows$y_scale == 1
   if (!is.null(best$last) && own_scale) list(last = best$last)

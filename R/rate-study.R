@@ -8,8 +8,8 @@
 #' @param truth The true [mixing_measure()].
 #' @param n Sample sizes: different whole numbers of at least 2.
 #' @param reps Replicates for each size: their number, or their indices (such as `21:40`, to add to a study with 20).
-#' @param fits A named list with one entry an arm, itself a list with some of: `k`, `router`, `expert`, `top_k` (those of
-#'   the truth by default), `start` (as the argument `start`), `optimizer` and `control` (see [moe_control()]), and
+#' @param fits A named list with one entry an arm, itself a list with some of: `k`, `router`, `expert`, `top_k` (by
+#'   default those of the truth), `start` (as the argument `start`), `optimizer` and `control` (see [moe_control()]), and
 #'   `truth`, a measure of the arm's own from which its responses come instead. All arms share covariates and noise.
 #' @param x Distribution of the covariates: `"uniform"` on \eqn{[-1, 1]^d}{[-1, 1]^d} (the default, as in the paper's
 #'   experiments), `"normal"`, `"sphere"`, or a function of n that returns an n x d matrix.
@@ -32,7 +32,7 @@
 #' | part | what |
 #' |---|---|
 #' | `mass`, `gate`, `expert` | the three sums of the loss |
-#' | `direction` | sum of \eqn{w_i} times the distance of \eqn{\beta_{1i}}{beta_1i} and \eqn{\beta_{1j}^*}{beta*_1j}, each divided by its norm |
+#' | `direction` | sum of \eqn{w_i} times the distance of the gates, each divided by its norm |
 #' | `norm` | sum of \eqn{w_i} times the difference of their norms |
 #' | `single` | sum of \eqn{w_i} (distance of gates + distance of experts), first powers, over cells with one atom |
 #' | `multi` | the same over cells with several atoms |
@@ -44,8 +44,8 @@
 #' *Fits* see raw covariates (`standardize = FALSE`, as the theory does) and use one thread each. Voronoi losses need
 #' arms with the router and expert of their truth; other arms may have `"prediction"`.
 #'
-#' *Parallel.* Replicates run on the workers of the current `future::plan()`, large ones first. A progress bar comes with
-#' `progressr::with_progress()`. On a cluster with Slurm:
+#' *Parallel.* Replicates run on the workers of the current `future::plan()`, large ones first. A progress bar comes
+#' with `progressr::with_progress()`. On a cluster with Slurm:
 #' ```
 #' future::plan(future.batchtools::batchtools_slurm, template = "slurm.tmpl", workers = 100)
 #' study <- rate_study(..., path = "/shared/folder/study")
@@ -81,8 +81,8 @@
 #' L'Ecuyer, P., Simard, R., Chen, E. J. and Kelton, W. D. (2002). An object-oriented random-number package with many
 #' long streams and substreams. Operations Research 50, 1073-1075.
 #'
-#' @seealso [summary.rate_study()], [plot.rate_study()], [plan_study()], [voronoi_loss()]; the vignettes "Rate plots" and
-#'   "A study of your own".
+#' @seealso [summary.rate_study()], [plot.rate_study()], [plan_study()], [voronoi_loss()]; the vignettes "Rate plots"
+#'   and "A study of your own".
 #' @examples
 #' truth <- mixing_measure(
 #'   beta0 = c(0.3, 0), beta1 = cbind(c(0.5, 0), c(-0.25, 0.43)), eta = cbind(c(2.9, 0.8, 0.5), c(-1, 2.8, -0.5)),
@@ -251,7 +251,8 @@ draw_rows <- function(x, n, truth) {
   rows <- tryCatch(
     measure_covariates(truth, draw_covariates(x, n, covariate_count(truth)))$x,
     error = function(e) {
-      stop_input("x", I(paste("one that fails:", sub("[.]$", "", conditionMessage(e)))), "a function of n that returns n covariate rows")
+      reason <- sub("[.]$", "", conditionMessage(e))
+      stop_input("x", I(paste("one that fails:", reason)), "a function of n that returns n covariate rows")
     }
   )
   if (nrow(rows) != n) stop_input("x", I(sprintf("%d rows for n = %d", nrow(rows), n)), "a function that gives n rows")

@@ -1,4 +1,4 @@
-# The losses of a rate study: a name such as "L2", "L3_raw" or "L1r2_u_direction" as settings, and their values for a fit.
+# The losses of a rate study: names such as "L2", "L3_raw" or "L1r2_u_direction" as settings, and values for a fit.
 # Grammar: type (L1, L2, L3; L1r2 is L1 with r = 2), then "_raw" without alignment, "_u" for gates compared by u, then
 # one of the parts.
 
@@ -6,7 +6,8 @@ loss_parts <- c("mass", "gate", "direction", "norm", "expert", "single", "multi"
 
 as_losses <- function(x, argument = "loss") {
   expected <- paste(
-    "names such as \"L2\", \"L3_raw\", \"L2_u\", \"L3_multi\" and \"prediction\", each once: see the details of rate_study()"
+    "names such as \"L2\", \"L3_raw\", \"L2_u\", \"L3_multi\" and \"prediction\", each once:",
+    "see the details of rate_study()"
   )
   if (!is.character(x) || length(x) == 0L || anyNA(x) || anyDuplicated(x)) stop_input(argument, x, expected)
   pattern <- sprintf("^(L1r[0-9]+([.][0-9]+)?|L[123])(_raw)?(_u)?(_(%s))?$", paste(loss_parts, collapse = "|"))

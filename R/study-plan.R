@@ -11,13 +11,13 @@
 #' @param digits Number of significant digits.
 #'
 #' @details
-#' Each arm is fitted once, with all losses, at the sizes from the smallest on, until the budget is spent. Sizes in between cost what was
-#' measured, larger ones in proportion to n. Numbers of passes vary between replicates, so
-#' the forecast is rough: a factor of two either way is common for over-specified fits. The trial runs in this process
+#' Each arm is fitted once, with all losses, at the sizes from the smallest on, until the budget is spent. These cost
+#' what was measured, larger ones in proportion to n. Numbers of passes vary between replicates, so the forecast is
+#' rough: a factor of two either way is common for over-specified fits. The trial runs in this process
 #' and takes the study's own random numbers.
 #'
-#' @return An object of class `plan_study`, a list: `cost`, a data frame with the columns `arm`, `n`, `replicates` (still to
-#'   run), `seconds` (of one) and `measured`; `total`, seconds on one worker; `wall`, a data frame with `workers` and
+#' @return An object of class `plan_study`, a list: `cost`, a data frame with the columns `arm`, `n`, `replicates`
+#'   (still to run), `seconds` (of one) and `measured`; `total`, seconds on one worker; `wall`, a data frame with `workers` and
 #'   `seconds`, at least the time of the largest replicate. Bad arguments stop with a `cosmoe_error_input`.
 #'
 #' @seealso [rate_study()].
@@ -102,7 +102,8 @@ print.plan_study <- function(x, digits = 2L, ...) {
   cat("Seconds of one replicate", if (!all(x$cost$measured)) " (* extrapolated)", ":\n", sep = "")
   print(table, quote = FALSE, right = TRUE)
   cat("\n")
-  words <- sprintf("%s on %s", vapply(x$wall$seconds, duration_words, ""), vapply(x$wall$workers, count_words, "", "worker"))
+  workers <- vapply(x$wall$workers, count_words, "", "worker")
+  words <- paste(vapply(x$wall$seconds, duration_words, ""), "on", workers)
   print_line("About ", paste(words, collapse = ", "), ".")
   invisible(x)
 }

@@ -57,15 +57,15 @@ plot.summary.rate_study <- function(x, loss = NULL, arm = NULL, theory = -0.5, c
 
 #' @rdname plot.rate_study
 #' @exportS3Method ggplot2::autoplot
-autoplot.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, curve = c("loglog", "power"),
-                                main = NULL, ...) {
+autoplot.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, # nolint: object_name_linter.
+                                curve = c("loglog", "power"), main = NULL, ...) {
   ggplot2::autoplot(summary(object, boot = 0L), loss, arm, theory, curve, main, ...)
 }
 
 #' @rdname plot.rate_study
 #' @exportS3Method ggplot2::autoplot
-autoplot.summary.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, curve = c("loglog", "power"),
-                                        main = NULL, ...) {
+autoplot.summary.rate_study <- function(object, loss = NULL, arm = NULL, theory = -0.5, # nolint: object_name_linter.
+                                        curve = c("loglog", "power"), main = NULL, ...) {
   check_dots_empty(...)
   if (!requireNamespace("ggplot2", quietly = TRUE)) {
     stop_cosmoe("package", "autoplot() needs the package ggplot2: install it, or use plot().")
@@ -111,8 +111,8 @@ autoplot.summary.rate_study <- function(object, loss = NULL, arm = NULL, theory 
 
 titles <- function(picture) vapply(picture, function(panel) panel$title, "")
 
-# What both kinds of graphics draw: for each loss points (n, mean, low, high, and where at the axis), lines and labels of the arms, the line of
-# the theory.
+# What both kinds of graphics draw: for each loss points (n, mean, low, high, and where at the axis), lines and labels
+# of the arms, the line of the theory.
 rate_picture <- function(found, loss, arm, theory, curve, main) {
   loss <- check_names(loss, unique(found$rates$loss), "loss")
   arm <- check_names(arm, unique(found$rates$arm), "arm")
@@ -187,7 +187,8 @@ draw_rates <- function(panel) {
     own <- panel$lines[panel$lines$arm == name, ]
     graphics::lines(own$n, own$y, col = color[match(name, panel$arms)], lwd = 1.5)
   }
-  graphics::segments(points$at, points$low, points$at, points$high, col = grDevices::adjustcolor(color[at], 0.5), lwd = 2)
+  faint <- grDevices::adjustcolor(color[at], 0.5)
+  graphics::segments(points$at, points$low, points$at, points$high, col = faint, lwd = 2)
   graphics::points(points$at, points$mean, pch = symbol[at], col = color[at], cex = 1.2)
   shown <- which(panel$arms %in% points$arm)
   label <- panel$labels$label[match(panel$arms, panel$labels$arm)]

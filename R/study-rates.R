@@ -25,8 +25,9 @@
 #'
 #' @return An object of class `summary.rate_study`, a list with two data frames. `rates`, one row an arm and loss:
 #'   `slope`, `se`, `lower`, `upper` (log-log), `boot_lower`, `boot_upper`, `a`, `b`, `b_se`, `b_lower`,
-#'   `b_upper` (the curve), `fits` and `left_out` (their numbers); slopes need two sizes, standard errors three, otherwise they
-#'   are `NA`. `means`, one row an arm, loss and size: `mean`, `sd`, `count`. `print()` returns its argument, invisibly.
+#'   `b_upper` (the curve), `fits` and `left_out` (their numbers); slopes need two sizes, standard errors three,
+#'   otherwise they are `NA`. `means`, one row an arm, loss and size: `mean`, `sd`, `count`. `print()` returns its
+#'   argument, invisibly.
 #'
 #' @seealso [rate_study()], [plot.rate_study()].
 #' @examples
@@ -96,7 +97,7 @@ log_log_rate <- function(n, mean, level) {
   with_interval(c(slope = slope), sqrt(sum(residual^2) / df / sum(x^2)), df, level)
 }
 
-# Least squares of a n^b: a is linear, so that one dimension is left. The search is over the steepest slopes one may meet.
+# Least squares of a n^b: a is linear, so that one dimension is left. The search is over all slopes one may meet.
 power_curve <- function(n, mean, level) {
   none <- c(list(a = NA_real_), with_interval(c(b = NA_real_), NA_real_, 0, level))
   if (length(n) < 2L || max(mean) <= 0) return(none)

@@ -111,23 +111,19 @@ test_that("a killed study goes on and ends with the same result", {
 
 test_that("an interrupt keeps what is finished", {
   path <- fresh_folder()
-  count <- new.env()
-  count$n <- 0
+  calls <- new.env()
+  calls$stop <- TRUE
   generator <- local({
-    calls <- count
+    own <- calls
     function(n) {
-      calls$n <- calls$n + 1
-      if (n == 60 && isTRUE(calls$stop)) rlang_like_interrupt()
+      if (n == 60 && own$stop) signalCondition(structure(class = c("interrupt", "condition"), list(message = "")))
       matrix(stats::runif(2 * n), n)
     }
-  }, list2env(list(count = count), parent = environment()))
-  rlang_like_interrupt <- function() {
-    signalCondition(structure(class = c("interrupt", "condition"), list(message = "", call = NULL)))
-  }
-  environment(generator)$rlang_like_interrupt <- rlang_like_interrupt
-  count$stop <- TRUE
-  expect_error(stored(path, n = c(60, 120), reps = 2, x = generator), "call again to go on", class = "cosmoe_error_interrupt")
+  })
+  expect_error(
+    stored(path, n = c(60, 120), reps = 2, x = generator), "call again to go on", class = "cosmoe_error_interrupt"
+  )
   expect_setequal(list.files(path, "^n"), c("n120-rep1.rds", "n120-rep2.rds"))
-  count$stop <- FALSE
+  calls$stop <- FALSE
   expect_identical(nrow(stored(path, n = c(60, 120), reps = 2, x = generator)$results), 8L)
 })

@@ -3,7 +3,9 @@ test_that("a study has one row for each arm, size and replicate", {
   expect_s3_class(study, "rate_study")
   expect_identical(
     study$results[c("arm", "n", "rep")],
-    data.frame(arm = rep(c("exact", "over"), each = 9), n = rep(rep(c(50L, 100L, 200L), each = 3), 2), rep = rep(1:3, 6))
+    data.frame(
+      arm = rep(c("exact", "over"), each = 9), n = rep(rep(c(50L, 100L, 200L), each = 3), 2), rep = rep(1:3, 6)
+    )
   )
   expect_true(all(is.finite(study$results$prediction)))
   # Cells with several atoms: none in an exact fit whose atoms are near their own.
@@ -25,8 +27,7 @@ test_that("a row is what the estimator and the losses say, by hand", {
   )
   # The streams once more: the 120th stream after the seed, two substreams a replicate.
   old <- RNGkind("L'Ecuyer-CMRG", "Inversion", "Rejection")
-  withr_restore <- function() RNGkind(old[1], old[2], old[3])
-  on.exit(withr_restore())
+  on.exit(RNGkind(old[1], old[2], old[3]))
   set.seed(7)
   state <- zero <- .Random.seed
   for (i in 1:120) state <- parallel::nextRNGStream(state)
@@ -122,12 +123,14 @@ test_that("numbers do not depend on plan, workers, other sizes, replicates or ar
 })
 
 test_that("arms share data, and may have a truth of their own", {
-  seen <- new.env()
   generator <- function(n) matrix(stats::rnorm(2 * n), n)
   vanilla <- study_truth(router_cosine())
   study <- small_study(
     n = 200, reps = 1, x = generator,
-    fits = list(a = list(), twin = list(), vanilla = list(truth = vanilla), cold = list(start = "cold", control = list(n_starts = 4)))
+    fits = list(
+      a = list(), twin = list(), vanilla = list(truth = vanilla),
+      cold = list(start = "cold", control = list(n_starts = 4))
+    )
   )
   rows <- lasting(study)
   expect_identical(unlist(rows[1, -1]), unlist(rows[2, -1]))
@@ -145,7 +148,7 @@ test_that("slopes and curves are exact on exact data", {
     expect_equal(rate$se, 0, tolerance = 1e-10)
     means <- summary(made)$means
     expect_equal(means$mean, 7.2 * c(100, 1000, 10000)^b)
-    expect_equal(means$sd / means$mean, rep(stats::sd(1 + 0.1 * (1:4)) , 3))
+    expect_equal(means$sd / means$mean, rep(stats::sd(1 + 0.1 * (1:4)), 3))
   }
 })
 
@@ -199,7 +202,8 @@ test_that("failed fits are rows with a reason", {
   expect_true(all(rows$reason[!failed] == ""))
   expect_output(print(study), "Not converged, of 8 fits: 4 failed")
   # A generator that breaks down now and then.
-  broken <- small_study(n = c(30, 60), reps = 1, x = function(n) if (n == 30) stop("no rows") else matrix(stats::runif(2 * n), n))
+  moody <- function(n) if (n == 30) stop("no rows") else matrix(stats::runif(2 * n), n)
+  broken <- small_study(n = c(30, 60), reps = 1, x = moody)
   expect_match(broken$results$reason[broken$results$n == 30], "no rows")
   expect_true(all(is.finite(broken$results$prediction[broken$results$n == 60])))
 })
@@ -301,8 +305,9 @@ test_that("bad arguments stop before any work", {
     start_near(-1)
   })
   # Fits by another model have a regression function, if nothing else.
-  other <- rate_study(truth, 100, 1, list(linear = list(router = "linear", start = "cold", control = list(n_starts = 2))),
-                      sigma = 0.1, loss = "prediction", sample = 100)
+  other <- bad(
+    fits = list(linear = list(router = "linear", start = "cold", control = list(n_starts = 2))), loss = "prediction"
+  )
   expect_true(is.finite(other$results$prediction))
 })
 
@@ -341,5 +346,7 @@ test_that("plans count what there is to do", {
   expect_equal(plan$wall$seconds[1], plan$total)
   expect_gte(plan$wall$seconds[2], plan$total / 4)
   expect_output(print(plan), "18 fits")
-  expect_error(plan_study(study_truth(), 100, 1, list(a = list()), sigma = 0.1, workers = 0), class = "cosmoe_error_input")
+  expect_error(
+    plan_study(study_truth(), 100, 1, list(a = list()), sigma = 0.1, workers = 0), class = "cosmoe_error_input"
+  )
 })

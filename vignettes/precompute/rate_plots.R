@@ -23,7 +23,7 @@ losses <- c(
   "L3_u_multi", "prediction"
 )
 
-# Exact fits are cheap: they get five times as many replicates.
+# Exact fits are cheap: they get three times as many replicates.
 study_of <- function(k, expert) {
   fits <- list(
     `perturbed, exact` = list(k = k),
@@ -38,7 +38,7 @@ study_of <- function(k, expert) {
       path = kept_in("rate-plots", k, expert, ...)
     )
   }
-  more <- settings$reps + seq_len(4 * settings$reps)
+  more <- settings$reps + seq_len(2 * settings$reps)
   c(run(seq_len(settings$reps), fits), run(more, fits[c("perturbed, exact", "vanilla, exact")], "exact"))
 }
 
