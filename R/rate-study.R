@@ -9,8 +9,8 @@
 #' @param n Sample sizes: different whole numbers of at least 2.
 #' @param reps Replicates for each size: their number, or their indices (such as `21:40`, to add to a study with 20).
 #' @param fits A named list with one entry an arm, itself a list with some of: `k`, `router`, `expert`, `top_k` (by
-#'   default those of the truth), `start` (as the argument `start`), `optimizer` and `control` (see [moe_control()]), and
-#'   `truth`, a measure of the arm's own from which its responses come instead. All arms share covariates and noise.
+#'   default those of the truth), `start` (as the argument `start`), `optimizer` and `control` (see [moe_control()]),
+#'   and `truth`, a measure of the arm's own from which its responses come instead. All arms share covariates and noise.
 #' @param x Distribution of the covariates: `"uniform"` on \eqn{[-1, 1]^d}{[-1, 1]^d} (the default, as in the paper's
 #'   experiments), `"normal"`, `"sphere"`, or a function of n that returns an n x d matrix.
 #' @param sigma Standard deviation of the Gaussian noise, a number of at least 0.

@@ -17,8 +17,9 @@
 #' and takes the study's own random numbers.
 #'
 #' @return An object of class `plan_study`, a list: `cost`, a data frame with the columns `arm`, `n`, `replicates`
-#'   (still to run), `seconds` (of one) and `measured`; `total`, seconds on one worker; `wall`, a data frame with `workers` and
-#'   `seconds`, at least the time of the largest replicate. Bad arguments stop with a `cosmoe_error_input`.
+#'   (still to run), `seconds` (of one) and `measured`; `total`, seconds on one worker; `wall`, a data frame with
+#'   `workers` and `seconds`, at least the time of the largest replicate. Bad arguments stop with a
+#'   `cosmoe_error_input`.
 #'
 #' @seealso [rate_study()].
 #' @examples

@@ -177,7 +177,7 @@ print_design <- function(study) {
     words <- c(
       sprintf("k = %d (%s)", arm$k, if (over == 0L) "exact" else if (over > 0L) "over-specified" else "too few"),
       paste(format(arm$router, digits = 4L), "router"), paste(format(arm$expert), "experts"),
-      paste(arm$control$optimizer, "from", if (arm$start$kind == "cold") "cold starts" else format(arm$start))
+      paste(arm$control$optimizer, "started", format(arm$start))
     )
     print_line("Arm ", name, ": ", paste(words, collapse = ", "))
   }

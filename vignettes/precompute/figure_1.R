@@ -1,7 +1,7 @@
 # The studies of the vignette "The paper's Figure 1". Its design: d = 32, k* = 8 atoms of which 2 are active, fits with
 # 8 atoms (2 active) and 9 atoms (4 active), stochastic gradient descent with 10 epochs and rate 0.1 from near the
-# truth, ten sizes from 1e3 to 1e5, 20 replicates. Not stated there: the noise of the start (0.01 here, others beside it),
-# the size of a batch (32), and which activation belongs to which panel (both here).
+# truth, ten sizes from 1e3 to 1e5, 20 replicates. Not stated there: the noise of the start (0.01 here, others beside
+# it), the size of a batch (32), and which activation belongs to which panel (both here).
 # Writes inst/extdata/figure-1.rds.
 #   Rscript vignettes/precompute/figure_1.R [REPS = 20] [NMAX = 1e5] [WORKERS = 1] [NMAX of least squares = 1e4]
 source("vignettes/precompute/common.R")
