@@ -278,7 +278,8 @@ run_cells <- function(cells, study, store, chunks_per_worker = 8L) {
     c(list(n = n, rep = rep), states[[match(n, sizes)]][[as.character(rep)]])
   }, cells$n, cells$rep)
   by <- order(-cells$n)
-  chunks <- cut_jobs(by, cells$n[by], chunks_per_worker * min(future::nbrOfWorkers(), nrow(cells)))
+  workers <- min(future::nbrOfWorkers(), nrow(cells))
+  chunks <- cut_jobs(by, cells$n[by], if (workers > 1L) chunks_per_worker * workers else 1L)
   progress <- progressor(steps = nrow(cells))
   rows <- tryCatch(
     future.apply::future_lapply(
