@@ -117,6 +117,13 @@ cold <- rate_study(
 )
 cold <- stats::aggregate(cbind(gain, L3_u, prediction) ~ arm + n, cold$results, mean)
 
+message("linear experts, larger samples")
+far <- rate_study(
+  truth_of(2, "linear", perturbed),
+  n = settings$nmax * round(10^seq(0, 1, by = 0.5), 1), reps = min(settings$reps, 20), sigma = 0.1,
+  loss = c("L2", "prediction"), fits = list(exact = list(k = 2)), path = kept_in("rate-plots", "far")
+)
+
 gains <- do.call(rbind, Map(function(study, name) {
   rows <- study$results[is.finite(study$results$gain), ]
   cbind(study = name, stats::aggregate(gain ~ arm, rows[rows$n >= 1000, ], mean))
@@ -126,7 +133,7 @@ ship(
   list(
     summaries = lapply(studies, small_summary),
     late = lapply(studies, function(study) small_summary(from(study, 1000))$rates),
-    checks = checks, spread = spread, cold = cold, gains = gains,
+    checks = checks, spread = spread, cold = cold, far = small_summary(far), gains = gains,
     seconds = sum(vapply(studies, function(study) sum(study$results$time, na.rm = TRUE), 0))
   ),
   "rate-plots.rds"
