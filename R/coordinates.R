@@ -26,7 +26,7 @@ working_rows <- function(data, router, expert, standardize, control, likelihood 
   scale_z <- if (!raw_z && is.null(data$z) && !raw_x) scale_x else if (!raw_z) column_scales(z, data$w)
   # A sparse gate chooses by scores without bias: a centre would change the choice.
   if (linear && !is.null(router$top_k) && !raw_z) scale_z$center[] <- 0
-  scalable <- !is.finite(control$bound_expert) && (is.null(likelihood) || is_scalable(likelihood$family))
+  scalable <- !as_given && !is.finite(control$bound_expert) && (is.null(likelihood) || is_scalable(likelihood$family))
   y_scale <- if (scalable) response_scale(working_response(data), data$w, expert) else 1
   # In a likelihood the offset belongs to the linear predictors.
   y <- if (is.null(likelihood)) working_response(data) else data$y
@@ -148,6 +148,8 @@ working_parameters <- function(start, router, expert, rows, model = NULL) {
   eta <- scale_experts(start$experts, expert, d, 1 / rows$y_scale)
   par <- list(u = u, b = unname(b), eta = convert_eta(eta, expert, d, to_unit_scale, rows))
   if (length(start$phi)) par$phi <- start$phi - dispersion_shift(model, rows)
+  # Stochastic gradient descent moves beta itself, which has a norm under the cosine router too.
+  if (is.null(start$u) && router$name != "linear") par$beta <- start$beta
   par
 }
 

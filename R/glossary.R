@@ -104,9 +104,20 @@
 #'   far as rates of convergence need it: see [check_identifiability()].}
 #' }
 #'
+#' @section Rate studies:
+#' \describe{
+#' \item{slope, se, interval}{Of the line of log mean loss on log n: see [summary.rate_study()].}
+#' \item{bootstrap}{Interval of the slope over draws of the replicates.}
+#' \item{a n^b}{The curve fitted to the mean losses themselves.}
+#' \item{left out}{Fits that failed or whose loss is infinite.}
+#' \item{gain}{By how many noise variances the sum of squares of a fit is below that of the truth.}
+#' \item{seconds of one replicate}{Data, fit and losses of one arm: see [plan_study()].}
+#' }
+#'
 #' @name cosmoe-glossary
 #' @aliases glossary
-#' @seealso [summary.cosine_moe()], [mixing_measure()], [voronoi_loss()], [check_identifiability()].
+#' @seealso [summary.cosine_moe()], [mixing_measure()], [voronoi_loss()], [check_identifiability()],
+#'   [rate_study()].
 #' @examples
 #' set.seed(1)
 #' fit <- fit_cosine_moe(dist ~ speed, data = cars, control = moe_control(n_starts = 5))

@@ -274,7 +274,7 @@ run_starts <- function(search, starts, passes, progress = NULL) {
 run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
-  par <- start[intersect(c("u", "b", "eta", "phi"), names(start))]
+  par <- start[intersect(c("u", "b", "eta", "phi", "beta"), names(start))]
   fit <- core_call(core_fit(search$model, search$rows, par, control))
   fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
   if (!is.finite(fit$objective)) fit$objective <- Inf
@@ -344,7 +344,7 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     gate_mean = outcome$gate_mean[by],
     df = df,
     starts = starts_table(runs, best, search),
-    convergence = convergence_of(best, control, by),
+    convergence = c(convergence_of(best, control, by), last_iterate(best, search$rows)),
     diagnostics = found
   ))
 }
@@ -379,6 +379,12 @@ convergence_of <- function(best, control, by) {
     status = best$status, converged = best$status == "converged", message = best$message,
     passes = as.integer(best$passes), optimizer = control$optimizer, certificate = certificate
   )
+}
+
+# Where stochastic gradient descent ended, in the gauge and the order of its start, if it worked on the user's scale.
+last_iterate <- function(best, rows) {
+  own_scale <- is.null(rows$x_center) && is.null(rows$z_center) && rows$y_scale == 1
+  if (!is.null(best$last) && own_scale) list(last = best$last)
 }
 
 # A dispersion at its bound is no maximum of the likelihood, which has none.

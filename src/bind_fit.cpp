@@ -63,6 +63,11 @@ Rcpp::List wrap_fit(const cosmoe::Model& model, const cosmoe::Fit& fit) {
                                                 Rcpp::Named("gauge") = static_cast<int>(c.gauge));
     }
     out["trace"] = Rcpp::NumericVector(fit.trace.begin(), fit.trace.end());
+    if (!fit.last.is_empty()) {
+        Rcpp::List last = wrap_parameters(cosmoe::unpack(model.layout, fit.last));
+        last["beta"] = fit.last_beta;
+        out["last"] = last;
+    }
     return out;
 }
 
@@ -93,6 +98,7 @@ Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp:
     if (!model.containsElementNamed("family")) {
         cosmoe::FitSettings settings;
         read_settings(control, settings);
+        if (start.containsElementNamed("beta")) settings.beta = Rcpp::as<arma::mat>(start["beta"]);
         return wrap_fit(built, cosmoe::fit_least_squares(built, data, theta, settings, hooks));
     }
     cosmoe::EmSettings settings;

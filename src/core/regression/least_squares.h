@@ -15,6 +15,7 @@ struct FitSettings {
     double learning_rate = 0.1;
     std::size_t batch_size = 32;
     std::vector<std::vector<std::size_t>> order;
+    arma::mat beta;  // where it begins, or empty: the start's u does not have the norms that the cosine router ignores
 };
 
 Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& start, const FitSettings& settings,

@@ -57,6 +57,9 @@ struct SolverResult {
     // Longest step, in the metric of natural_scale, that the last quadratic model may be asked about: longer ones were
     // tried and failed.
     double reach = std::numeric_limits<double>::infinity();
+    // Stochastic gradient descent: the last iterate before its gates are centred, with the norms that it has reached.
+    arma::vec last;
+    arma::mat last_beta;
 };
 
 }  // namespace cosmoe
