@@ -236,11 +236,11 @@ struct Gate {
 Gate gate(const arma::mat& score, const std::vector<double>& bias, std::size_t top_k) {
     const std::size_t k = score.n_rows, n = 8;
     Gate out{Buffer(n, k), Buffer(n, k)};
-    Buffer mask(n, k), norm(n, 2);
+    Buffer mask(n, k);
     for (std::size_t c = 0; c < k; ++c)
         for (std::size_t r = 0; r < score.n_cols; ++r)
             out.logit.col(c)[r] = score(static_cast<arma::uword>(c), static_cast<arma::uword>(r));
-    gate_probabilities(out.logit, bias.data(), k, n, top_k, mask, out.p, norm);
+    gate_probabilities(out.logit, bias.data(), k, n, top_k, mask, out.p);
     return out;
 }
 

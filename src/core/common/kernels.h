@@ -40,9 +40,10 @@ void add_product3(const double* a, const double* b, const double* c, std::size_t
 void subtract_product(const double* a, const double* b, std::size_t n, double* out);
 
 // Softmax across the k columns of logit, into p. With `mask` (n x k, 0 or 1) only the chosen columns take part. The log
-// of the sum of exponentials is top + log(sum); a row of -infinity alone has p = 0 and sum = 0.
+// of the sum of exponentials is top + log(sum); a row of -infinity alone has p = 0 and sum = 0. Both
+// may be null.
 void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p,
-             double* top, double* sum);
+             double* top = nullptr, double* sum = nullptr);
 
 // Natural logarithms of positive normal numbers; 0 gives -infinity.
 void logarithm(const double* x, std::size_t n, double* out);

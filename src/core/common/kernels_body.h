@@ -242,11 +242,11 @@ static inline void softmax_column(const double* __restrict v, const double* __re
 void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p,
              double* all_top, double* all_sum) {
     constexpr std::size_t strip = 64;
-    double factor[strip];
+    double own_top[strip], own_sum[strip], factor[strip];
     const double lowest = -std::numeric_limits<double>::infinity();
     for (std::size_t r = 0; r < n; r += strip) {
         const std::size_t m = n - r < strip ? n - r : strip;
-        double *top = all_top + r, *sum = all_sum + r;
+        double *top = all_top ? all_top + r : own_top, *sum = all_sum ? all_sum + r : own_sum;
         for (std::size_t l = 0; l < m; ++l) top[l] = lowest, sum[l] = 0;
         for (std::size_t c = 0; c < k; ++c) {
             const double* v = logit + c * ld + r;

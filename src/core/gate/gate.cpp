@@ -19,13 +19,13 @@ void choose_top(const Buffer& score, std::size_t k, std::size_t n, std::size_t t
 }  // namespace
 
 void gate_probabilities(Buffer& logit, const double* bias, std::size_t k, std::size_t n, std::size_t top_k,
-                        Buffer& mask, Buffer& p, Buffer& norm) {
+                        Buffer& mask, Buffer& p, Buffer* norm) {
     const bool sparse = top_k > 0 && top_k < k;
     if (sparse) choose_top(logit, k, n, top_k, mask);
     for (std::size_t c = 0; c < k; ++c)
         for (std::size_t r = 0; r < n; ++r) logit.col(c)[r] += bias[c];
-    kernel::softmax(logit.col(0), logit.rows(), k, n, sparse ? mask.col(0) : nullptr, p.col(0), norm.col(0),
-                    norm.col(1));
+    kernel::softmax(logit.col(0), logit.rows(), k, n, sparse ? mask.col(0) : nullptr, p.col(0),
+                    norm ? norm->col(0) : nullptr, norm ? norm->col(1) : nullptr);
 }
 
 }  // namespace cosmoe

@@ -10,8 +10,8 @@ namespace cosmoe {
 // Scores score_k = u_k' zeta (no bias) are in `logit` on entry, n rows of k columns. On return logit = score + bias and
 // p = softmax over the chosen experts. Top-K chooses by the score alone; ties go to the lower index.
 // `mask` is scratch (same shape), untouched when dense. The log of the sum of exponentials over the chosen experts is
-// norm(:, 0) + log(norm(:, 1)).
+// norm(:, 0) + log(norm(:, 1)), if asked for.
 void gate_probabilities(Buffer& logit, const double* bias, std::size_t k, std::size_t n, std::size_t top_k,
-                        Buffer& mask, Buffer& p, Buffer& norm);
+                        Buffer& mask, Buffer& p, Buffer* norm = nullptr);
 
 }  // namespace cosmoe

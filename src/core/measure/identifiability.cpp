@@ -131,7 +131,6 @@ class Blocks {
           logit_(block_rows_, k_),
           mask_(block_rows_, k_),
           gate_(block_rows_, k_),
-          norm_(block_rows_, 2),
           expert_(model, block_rows_),
           experts_(k_) {
         for (std::size_t i = 0; i < k_; ++i) curvature_.push_back(model.router->curvature(atoms.beta.col(i)));
@@ -207,7 +206,7 @@ class Blocks {
 
     arma::mat jacobian() {
         for (std::size_t i = 0; i < k_; ++i) std::copy_n(scores_.colptr(i), count_, logit_.col(i));
-        gate_probabilities(logit_, atoms_.bias.memptr(), k_, padded_, model_.spec.router.top_k, mask_, gate_, norm_);
+        gate_probabilities(logit_, atoms_.bias.memptr(), k_, padded_, model_.spec.router.top_k, mask_, gate_);
         const arma::mat p = columns(gate_, k_);
         arma::vec f(count_, arma::fill::zeros);
         for (std::size_t i = 0; i < k_; ++i) f += p.col(i) % experts_[i].value.head(count_);
@@ -230,7 +229,7 @@ class Blocks {
     const arma::mat u_;
     const arma::cube chart_;
     std::vector<arma::cube> curvature_;
-    Buffer x_, zeta_, logit_, mask_, gate_, norm_;
+    Buffer x_, zeta_, logit_, mask_, gate_;
     ExpertDerivatives expert_;
     std::vector<ExpertValues> experts_;
     std::size_t count_ = 0, padded_ = 0;
