@@ -32,7 +32,7 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
   )
   if (isTRUE(search$state$interrupted)) {
     best <- search$state$best
-    if (is.null(best) && !is.null(given)) best <- evaluate_run(given, search)
+    if (is.null(best) && !is.null(given)) best <- begin_run(given, search)
     if (control$on_interrupt == "stop" || is.null(best)) stop_interrupt()
     if (!length(runs) || length(best$b) < k || best$thinned) {
       runs <- c(runs, list(evaluate_run(grow_run(best, k, search$model), search)))
@@ -55,10 +55,15 @@ given_start <- function(start, search, router, expert) {
 
 # The run over all rows and with the model of `search`, without moving.
 evaluate_run <- function(run, search) {
-  search$control[c("max_passes", "optimizer", "certify")] <- list(1L, "newton", TRUE)
-  run[c("objective", "certificate")] <- run_start(run, search)[c("objective", "certificate")]
+  run[c("objective", "certificate")] <- begin_run(run, search)[c("objective", "certificate")]
   run$thinned <- FALSE
   run
+}
+
+# A run that has not gone anywhere yet.
+begin_run <- function(start, search) {
+  search$control[c("max_passes", "optimizer", "certify")] <- list(1L, "newton", TRUE)
+  run_start(start, search)
 }
 
 # The run with k experts: that with the largest bias is cut into equal ones, which gives the same function unless the

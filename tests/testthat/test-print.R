@@ -90,7 +90,9 @@ test_that("a summary of a larger fit stays on one page", {
   set.seed(1)
   quick <- moe_control(n_starts = 2, max_passes = 20)
   fit <- suppressWarnings(
-    fit_cosine_moe(medv ~ . | lstat + rm + ptratio, data = MASS::Boston, k = 3, control = quick)
+    fit_cosine_moe(medv ~ . | lstat + rm + ptratio,
+      data = MASS::Boston, k = 3, router = router_perturbed_cosine(scale = 10), control = quick
+    )
   )
   lines <- shown(summary(fit))
   expect_lte(length(lines), 55)

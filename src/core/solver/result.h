@@ -23,7 +23,7 @@ struct Settings {
     double response_norm = 0;  // squares: root mean square of the response, for the size of rounding errors
     double weight = 1;         // likelihood: sum of the weights
     double total = 1;          // F of a trivial model; NLopt's fixed tolerances need an objective near 1
-    // The exact Hessian is used for steps that promise no more than this, or once so many passes have gone.
+    // The exact Hessian is used once a step promises no more than this, or so many passes have gone.
     double exact_below = std::numeric_limits<double>::infinity();
     int exact_after = 0;
 

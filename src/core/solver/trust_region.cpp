@@ -34,7 +34,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
     out.theta = project(start, constraints);
     arma::vec scale(out.theta.n_elem, arma::fill::zeros);
     double radius = 0, damping = 0;
-    bool exact = false;  // which model the next step uses
+    bool exact = false;    // which model the next step uses
+    bool patient = true;  // the exact one is not used yet
     try {
         Evaluation here = objective.evaluate(out.theta, Order::hessian);
         out.passes = 1;
@@ -75,6 +76,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     return out;
                 }
                 damping = step.damping;
+                patient = patient && step.predicted > settings.exact_below && out.passes <= settings.exact_after;
                 const bool idle = step.predicted <= enough;
                 // A longer step than that one promises at most the square of the ratio more.
                 const double longer = std::max(1.0, radius / residual_norm);
@@ -117,9 +119,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const double ratio = actual / step.predicted;
                 const bool tiny = std::abs(actual) <= rounding;
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
-                const bool may_be_exact =
-                    step.predicted <= settings.exact_below || out.passes > settings.exact_after;
-                if (!may_be_exact) {
+                if (patient) {
                     exact = false;
                 } else if (!accepted) {
                     exact = true;  // the model that holds for short steps
