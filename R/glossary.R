@@ -101,6 +101,14 @@
 #'   far as rates of convergence need it: see [check_identifiability()].}
 #' }
 #'
+#' @section Sparse layer for classification:
+#' \describe{
+#' \item{loss, accuracy}{Mean loss of the protocol, and share of samples whose class is right: in `print()` on the
+#'   training samples in prediction mode, in the history on the samples of a step, with the noise of training.}
+#' \item{load}{Share of the samples that is sent to each expert.}
+#' \item{dispatch entropy}{Entropy of the cluster given the expert: see [dispatch_entropy()].}
+#' }
+#'
 #' @name cosmoe-glossary
 #' @aliases glossary
 #' @seealso [summary.cosine_moe()], [mixing_measure()], [voronoi_loss()], [check_identifiability()].

@@ -170,6 +170,15 @@ test_that("an interrupt gives back what was reached, and that can be taken up ag
   expect_identical(quick_layer(data, resume = part)$theta, whole$theta)
 })
 
+test_that("progress is signalled at every pause", {
+  steps <- 0
+  withCallingHandlers(
+    quick_layer(small_patches(50), steps = 35),
+    progression = function(p) if (identical(p$type, "update")) steps <<- steps + 1
+  )
+  expect_identical(steps, 4)
+})
+
 test_that("early stopping keeps the parameters of the lowest validation loss", {
   data <- small_patches(60)
   valid <- small_patches(300, seed = 3, signals = data)
