@@ -170,6 +170,18 @@ test_that("an interrupt gives back what was reached, and that can be taken up ag
   expect_identical(quick_layer(data, resume = part)$theta, whole$theta)
 })
 
+test_that("progress is signalled at every pause", {
+  file <- tempfile()
+  bar <- file(file, "w")
+  progressr::with_progress(
+    quick_layer(small_patches(50), steps = 35), enable = TRUE, interrupts = FALSE,
+    handlers = progressr::handler_txtprogressbar(file = bar, enable = TRUE)
+  )
+  close(bar)
+  expect_setequal(unlist(regmatches(readChar(file, 1e5), gregexpr("[0-9]+%", readChar(file, 1e5)))),
+                  c("0%", "25%", "50%", "75%", "100%"))
+})
+
 test_that("early stopping keeps the parameters of the lowest validation loss", {
   data <- small_patches(60)
   valid <- small_patches(300, seed = 3, signals = data)

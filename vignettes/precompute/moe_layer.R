@@ -55,13 +55,18 @@ runs <- rbind(
   over(c("linear", "cubic", "relu", "celu", "gelu", "tanh"), function(a) {
     run("bound", setting = "bound", activation = a, experts = 1L, filters = 128L, steps = 801L)
   }),
-  gate_runs(1:3),
-  ablation_runs(1:3),
+  single_runs(1, filters = 80L),
+  each_problem(1, kind = "table", protocol = "paper"),
+  ablation_runs(1),
+  gate_runs(1),
+  each_problem(2:3, kind = "table", protocol = "paper"),
+  ablation_runs(2:3),
+  gate_runs(2:3),
   single_runs(1, filters = 128L),
-  each_problem(1:10, kind = "table", protocol = "paper"),
-  gate_runs(4:5),
+  each_problem(4:10, kind = "table", protocol = "paper"),
   ablation_runs(4:5),
-  single_runs(1:10, filters = 80L)
+  gate_runs(4:5),
+  single_runs(2:10, filters = 80L)
 )
 runs$file <- file.path(work, do.call(paste, c(unname(as.list(runs)), sep = "_")))
 runs$file <- paste0(gsub(" ", "", runs$file), ".rds")

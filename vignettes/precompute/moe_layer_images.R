@@ -47,12 +47,32 @@ rotate <- function(x, angle) {
 # A constant beside the pixels gives filters and gate an intercept.
 with_constant <- function(x) cbind(unname(x), 1)
 
-learn <- function(train, seed, experts, filters, router = "linear", steps = 400, batch = "full", balance = 0.01,
-                  activation = "relu", rates = c(expert = 0.01, gate = 0.01)) {
+learn <- function(train, seed, experts, filters, router = "linear", steps = 400, batch = "full", gate_rate = 3e-4,
+                  activation = "gelu", rate = 0.01, ...) {
   fit_moe_layer(
     train$x, train$y, experts = experts, filters = filters, activation = activation, router = router, steps = steps,
-    seed = seed, optimizer = "adam", rates = rates, balance = balance, batch = batch, init_scale = 1, every = 50
+    seed = seed, optimizer = "adam", rates = c(expert = rate, gate = gate_rate), balance = 0.1, batch = batch,
+    init_scale = 1, every = 50, ...
   )
+}
+
+# The gates live on different scales: each gets the rate with the lowest loss on a fifth of the training samples.
+choose_rate <- function(train, router, ...) {
+  n <- length(train$y)
+  set.seed(1)
+  judged <- seq_len(n) %in% sample(n, n %/% 5)
+  part <- function(rows) list(x = train$x[rows, , drop = FALSE], y = train$y[rows])
+  rates <- c(3e-4, 3e-3, 3e-2)
+  losses <- vapply(rates, function(rate) {
+    fit <- learn(part(!judged), 1, router = router, gate_rate = rate, valid = part(judged), patience = 1000, ...)
+    min(fit$valid$loss)
+  }, 0)
+  rates[which.min(losses)]
+}
+once <- function(name, code) {
+  file <- file.path(work, paste0("chosen_", name, ".rds"))
+  if (!file.exists(file)) saveRDS(code, file)
+  readRDS(file)
 }
 
 accuracy <- function(fit, test) 100 * mean(predict(fit, test$x) == test$y)
@@ -71,10 +91,10 @@ task_rotate <- function(seed) {
   train <- rotated_or_not(digits$train, seed)
   test <- rotated_or_not(digits$test, 100 + seed)
   models <- list(
-    `single, 16 filters` = c(1, 16), `single, 128 filters` = c(1, 128), `MoE, 8 x 16 filters` = c(8, 16)
+    `single, 4 filters` = c(1, 4), `single, 32 filters` = c(1, 32), `MoE, 8 x 4 filters` = c(8, 4)
   )
   do.call(rbind, lapply(names(models), function(name) {
-    fit <- learn(train, seed, models[[name]][1L], models[[name]][2L], activation = "cubic")
+    fit <- learn(train, seed, models[[name]][1L], models[[name]][2L], activation = "cubic", gate_rate = 1e-4)
     expert <- predict(fit, test$x, type = "expert")
     data.frame(
       task = "rotated or not", model = name, domain = NA, value = accuracy(fit, test),
@@ -115,14 +135,22 @@ domains <- local({
   }
 })
 
+stack_samples <- function(parts) {
+  list(x = do.call(rbind, lapply(parts, `[[`, "x")), y = unlist(lapply(parts, `[[`, "y")))
+}
+
 task_domains <- function(seed) {
   parts <- domains()
+  rates <- lapply(names(gates), function(gate) {
+    once(paste0("domains_", gate), choose_rate(
+      stack_samples(parts[2:5]), gates[[gate]], experts = 8, filters = 20, steps = 250
+    ))
+  })
+  names(rates) <- names(gates)
   do.call(rbind, lapply(seq_along(angles), function(left) {
-    train <- list(
-      x = do.call(rbind, lapply(parts[-left], `[[`, "x")), y = unlist(lapply(parts[-left], `[[`, "y"))
-    )
+    train <- stack_samples(parts[-left])
     do.call(rbind, lapply(names(gates), function(gate) {
-      fit <- learn(train, seed, 8, 20, router = gates[[gate]], steps = 250)
+      fit <- learn(train, seed, 8, 20, router = gates[[gate]], steps = 250, gate_rate = rates[[gate]])
       data.frame(
         task = "domains", model = gate, domain = angles[left], value = accuracy(fit, parts[[left]]), entropy = NA
       )
@@ -154,12 +182,20 @@ text <- local({
 
 task_text <- function(seed) {
   data <- text()
-  models <- c(list(single = NULL), gates)
+  models <- c(list(single = router_linear()), gates)
   do.call(rbind, lapply(names(models), function(name) {
     single <- name == "single"
+    rate <- if (single) {
+      3e-4
+    } else {
+      once(paste0("text_", name), choose_rate(
+        list(x = data$train$x[1:20000, ], y = data$train$y[1:20000]), models[[name]], experts = 8, filters = 54,
+        steps = 500, batch = 500, rate = 0.003
+      ))
+    }
     fit <- learn(
       data$train, seed, if (single) 1 else 8, 54, router = if (single) "linear" else models[[name]], steps = 1500,
-      batch = 500, rates = c(expert = 0.003, gate = 0.003)
+      batch = 500, rate = 0.003, gate_rate = rate
     )
     p <- predict(fit, data$test$x, type = "probability")
     p <- p[cbind(seq_along(data$test$y), match(data$test$y, as.integer(colnames(p))))]
@@ -169,7 +205,7 @@ task_text <- function(seed) {
 
 # ---- all -------------------------------------------------------------------------------------------------------------
 
-tasks <- list(rotate = task_rotate, plain = task_plain, text = task_text, domains = task_domains)
+tasks <- list(rotate = task_rotate, plain = task_plain, domains = task_domains, text = task_text)
 results <- NULL
 for (seed in seeds) for (name in names(tasks)) {
   file <- file.path(work, sprintf("%s_%d.rds", name, seed))
