@@ -12,8 +12,8 @@
 #'   model with one expert less, split, and exchanges of experts round the best solution; sparse gates are also searched
 #'   at random. The default 100 costs little, since most starts get only a short run, and guards against poor optima,
 #'   which are the rule rather than the exception with three and more experts. Where three of four among the first
-#'   quarter of the starts (20 at least) end in the same best solution, few others are tried; with fewer than 20 starts
-#'   all are drawn.
+#'   quarter of the starts (20 at least) end in the same best solution, and this is clearly better than the model with
+#'   one expert less, few others are tried; with fewer than 20 starts all are drawn.
 #' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the
 #'   objective with its derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100;
 #'   the default 500 leaves room for those whose minimum lies at or near infinity.
@@ -32,7 +32,8 @@
 #'   into a step of infinite slope.
 #' @param short_passes Passes of the short run that every start gets; the default 10 is enough to tell
 #'   hopeless starts from good ones.
-#' @param n_long Number of the best short runs that are continued to convergence; the default is 12.
+#' @param n_long Number of the best short runs that are continued to convergence; the default is 12. Four at most where
+#'   the first starts agreed (see `n_starts`).
 #' @param on_interrupt What an interrupt (Ctrl-C) does: `"stop"` ends with a `cosmoe_error_interrupt`; `"return"`
 #'   gives the best fit so far, marked as unfinished. Interrupted workers of a parallel plan cannot hand anything back:
 #'   there the fit always stops.
@@ -41,8 +42,8 @@
 #'   epochs and rate 0.1; it does not state a batch size, 32 is ours.
 #' @param hybrid For `method = "em"`: whether a run goes over from EM to Newton's method on the log-likelihood once EM
 #'   slows down. `TRUE`, the default, is faster and ends at the same maximum: it takes steps of EM's own curvature, the
-#'   information of the complete data, while they gain 0.1 of log-likelihood or more, and may use the exact curvature
-#'   then. `FALSE` is EM alone, with extrapolation, which may need more `max_passes`. The log-likelihood never decreases
+#'   information of the complete data, while they gain 0.1 of log-likelihood or more (for 50 passes at most), and may use
+#'   the exact curvature then. `FALSE` is EM alone, with extrapolation, which may need more `max_passes`. The log-likelihood never decreases
 #'   with either.
 #'
 #' @return An object of class `moe_control`, a list with one entry for each argument.

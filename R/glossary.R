@@ -112,6 +112,8 @@
 #' \item{left out}{Fits that failed or whose loss is infinite.}
 #' \item{gain}{By how many noise variances the sum of squares of a fit is below that of the truth.}
 #' \item{seconds of one replicate}{Data, fit and losses of one arm: see [plan_study()].}
+#' }
+#'
 #' @section Sparse layer for classification:
 #' \describe{
 #' \item{loss, accuracy}{Mean loss of the protocol, and share of samples whose class is right: in `print()` on the

@@ -169,8 +169,8 @@ search_state <- function(parent = NULL) {
 
 # search_starts(), or its runs if this model has been searched, with the generator left as the search leaves it.
 search_once <- function(search, sample, progress) {
-  if (!is_likelihood(search$model)) return(search_starts(search, sample, progress))
-  key <- paste(search$model$k, search$model$dispersions, ncol(sample$z), search$control$n_starts)
+  dispersions <- if (is_likelihood(search$model)) search$model$dispersions else 0L
+  key <- paste(search$model$k, dispersions, ncol(sample$z), search$control$n_starts)
   known <- search$state$searched[[key]]
   if (is.null(known)) {
     known <- list(runs = search_starts(search, sample, progress), generator = generator_state())

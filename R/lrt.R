@@ -51,6 +51,7 @@
 #' test_experts(fit, R = 9, n_starts = 4)
 #' @export
 test_experts <- function(fit, R = 199, n_starts = 20, stop_after = Inf, ...) { # nolint: object_name_linter.
+  if (missing(fit)) stop_input("fit", I("missing"), "made by fit_cosine_moe()")
   check_dots_empty(...)
   check_testable(fit)
   count <- check_count(R, argument = "R")
@@ -61,6 +62,9 @@ test_experts <- function(fit, R = 199, n_starts = 20, stop_after = Inf, ...) { #
   settings <- refit_settings(fit)
   settings$control$n_starts <- n_starts
   pair <- fit_pair(data, settings, fit$call, fit)
+  if (any(vapply(pair, function(fit) is.null(fit) || is_interrupted(fit), NA))) {
+    stop_interrupt("The test was interrupted.")
+  }
   if (!all(vapply(pair, is_fit, NA))) stop(pair[[2L]])
   observed <- likelihood_ratio(pair)
   task <- list(

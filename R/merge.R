@@ -103,6 +103,7 @@
 #' coef(merged$best, "experts")
 #' @export
 merge_experts <- function(fit, criterion = NULL, refit = FALSE, penalty = NULL, ...) {
+  if (missing(fit)) stop_input("fit", I("missing"), "made by fit_cosine_moe()")
   check_dots_empty(...)
   check_mergeable(fit)
   if (is.null(criterion)) criterion <- if (is_em(fit)) "DSC" else "BIC"
@@ -123,10 +124,15 @@ merge_experts <- function(fit, criterion = NULL, refit = FALSE, penalty = NULL, 
     list(
       call = match.call(), k = chosen, criterion = criterion, penalty = omega, table = table, merges = steps$merges,
       tree = merge_tree(steps$merges, colnames(fit$experts)), models = lapply(steps$models, plain_model),
-      best = if (is_fit(best)) best, fits = if (refit) fits, notes = merge_notes(fit)
+      best = if (is_fit(best)) best, fits = if (refit) fits, notes = c(merge_notes(fit), refit_note(best, chosen))
     ),
     class = "merge_experts"
   )
+}
+
+refit_note <- function(best, k) {
+  if (is_fit(best)) return(character())
+  sprintf("There is no `best`: the model with k = %d cannot be refitted (%s)", k, conditionMessage(best))
 }
 
 # What makes heights hard to read.
@@ -364,7 +370,10 @@ merge_table <- function(steps, omega, size) {
 refit_merged <- function(model, fit, data) {
   call <- fit$call
   call$start <- NULL
-  try_fit(data, refit_settings(fit), model$k, call, model_start(model))
+  settings <- refit_settings(fit)
+  # A sparse gate cannot choose more experts than are left.
+  if (!is.null(settings$router$top_k)) settings$router$top_k <- min(settings$router$top_k, model$k)
+  try_fit(data, settings, model$k, call, model_start(model))
 }
 
 refit_columns <- function(fits) {

@@ -1,5 +1,6 @@
-# Least squares and maximum likelihood from many starts: short runs of all, longer ones of the better half, long runs of
-# the best, then exchanges round the best solution. Runs spread over the user's future plan; randomness is drawn here,
+# Least squares and maximum likelihood from many starts: runs of a first quarter, which may show that the rest is not
+# needed; short runs of the others, longer ones of their better half, long runs of the best, then exchanges round the
+# best solution. Runs spread over the user's future plan; randomness is drawn here,
 # before they do. The objective of a likelihood is -2 log likelihood.
 
 # How much worse than the best a run may end and still count as the same optimum: a hundredth of the residual variance,
@@ -17,7 +18,9 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
   df <- router_df(router, k, length(data$names$z)) + k * expert_n_par(expert, length(data$names$x)) +
     dispersion_count(likelihood, k)
   n <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
-  search <- list(model = model, rows = rows, control = control, df_residual = max(n - df, 1), state = search_state())
+  search <- list(
+    model = model, rows = rows, control = control, df = df, df_residual = max(n - df, 1), state = search_state()
+  )
   if (!is.null(smaller)) {
     search$smaller <- c(list(kind = "nested"), working_parameters(smaller, router, expert, rows, model))
   }
@@ -62,7 +65,7 @@ evaluate_run <- function(run, search) {
 
 # A run that has not gone anywhere yet.
 begin_run <- function(start, search) {
-  search$control[c("max_passes", "optimizer", "certify")] <- list(1L, "newton", TRUE)
+  search$control[c("max_passes", "optimizer", "certify", "hybrid")] <- list(1L, "newton", TRUE, TRUE)
   run_start(start, search)
 }
 
@@ -80,9 +83,13 @@ grow_run <- function(run, k, model) {
 # Keeps the best run so far, of whatever size, for an interrupt.
 remember_best <- function(state, run) {
   best <- state$best
-  better <- is.null(best) || (best$thinned && !run$thinned) ||
-    (best$thinned == run$thinned && run$objective < best$objective)
-  if (is.finite(run$objective) && better) state$best <- run
+  rank <- function(run) c(run$thinned, isTRUE(run$degenerate), run$objective)
+  if (is.finite(run$objective) && (is.null(best) || comes_before(rank(run), rank(best)))) state$best <- run
+}
+
+comes_before <- function(a, b) {
+  differ <- which(a != b)
+  length(differ) > 0L && a[differ[1L]] < b[differ[1L]]
 }
 
 search_starts <- function(search, sample = start_sample(search$rows, search$model),
@@ -100,12 +107,12 @@ search_starts <- function(search, sample = start_sample(search$rows, search$mode
   smaller <- search_smaller(search, sample, progress, seed, if (easy) first_starts else control$n_starts)
   if (easy && !is_clear_gain(runs, smaller, few)) {
     easy <- FALSE
-    smaller <- search_smaller(search, sample, progress, seed, control$n_starts)
+    if (control$n_starts > first_starts) smaller <- search_smaller(search, sample, progress, seed, control$n_starts)
   }
   if (isTRUE(search$state$interrupted)) return(runs)
   nested <- nested_starts(smaller, sample, search$model, control$n_starts)
   contained <- contained_starts(search, sample, nested, if (easy) 2L else control$n_starts %/% 4L)
-  if (isTRUE(search$state$interrupted)) return(list())
+  if (isTRUE(search$state$interrupted)) return(runs)
   rest <- if (easy) utils::head(nested, 2L * (search$model$k - 1L)) else nested
   rest <- c(if (!easy) begin_starts(sample, search$model, count - first), rest, contained)
   more <- run_short(few, sample, rest, progress)
@@ -125,12 +132,18 @@ first_starts <- 20L
 
 is_easy <- function(runs, first, search) {
   objective <- vapply(runs, function(run) run$objective, 0)
-  first >= first_starts && mean(same_optimum(objective, min(objective), search)) >= 0.75
+  best <- min(objective)
+  is.finite(best) && first >= first_starts && mean(same_optimum(objective, best, search)) >= 0.75
 }
 
 # Whether the best of the runs gains more on the model with one expert less than the data may well do by chance.
 is_clear_gain <- function(runs, smaller, search) {
   if (is.null(smaller)) return(TRUE)
+  # A known solution has its objective over all rows.
+  if (isTRUE(search$thinned) && !smaller$thinned) {
+    search$model <- smaller_model(search$model)
+    smaller <- evaluate_run(smaller, search)
+  }
   best <- min(vapply(runs, function(run) run$objective, 0))
   unit <- if (is_likelihood(search$model)) 1 else best / search$df_residual
   smaller$objective - best > 20 * unit
@@ -154,12 +167,17 @@ search_smaller <- function(search, sample, progress, seed, n_starts) {
   set_generator_state(seed)
   known <- search$smaller
   smaller <- if (is.null(known)) thinned_search(search) else search
-  smaller$model$k <- k - 1L
+  smaller$model <- smaller_model(search$model)
   smaller$control$n_starts <- min(smaller$control$n_starts, n_starts)
-  smaller$model$router$top_k <- min(smaller$model$router$top_k, k - 1L)
-  if (isTRUE(smaller$model$dispersions > 1L)) smaller$model$dispersions <- k - 1L
   runs <- if (is.null(known)) search_once(smaller, sample, progress) else list(evaluate_run(known, smaller))
   if (length(runs)) runs[[best_run(runs)]]
+}
+
+smaller_model <- function(model) {
+  model$k <- model$k - 1L
+  model$router$top_k <- min(model$router$top_k, model$k)
+  if (isTRUE(model$dispersions > 1L)) model$dispersions <- model$k
+  model
 }
 
 # The run with one expert less, its experts doubled in turn: a larger model has the smaller one's solution among its
@@ -188,6 +206,7 @@ thinned_search <- function(search, most = max(2000L, 40L * core_size(search$mode
   if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
   columns <- intersect(c("y", "w", "offset", "trials", "target", "target_weight"), names(rows))
   search$rows[columns] <- lapply(rows[columns], function(value) value[use])
+  search$df_residual <- max(length(use) - search$df, 1)
   search$thinned <- TRUE
   search
 }
@@ -258,6 +277,7 @@ run_starts <- function(search, starts, passes, progress = NULL) {
   search$control$max_passes <- passes
   order <- if (search$control$optimizer == "sgd") draw_orders(search)
   if (length(starts) > 1L && future::nbrOfWorkers() > 1L) {
+    search$state <- NULL
     return(tryCatch(
       future.apply::future_lapply(
         starts, run_start, search = search, order = order, progress = progress,
@@ -441,7 +461,8 @@ sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 500
     if (!is.null(mixture)) {
       now$expert <- mixture$means(now$expert, use)
       now$f <- rowSums(ifelse(now$gate > 0, now$gate * now$expert, 0))
-      entropy <- entropy + sum(weight * row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use))))
+      own <- row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use)))
+      entropy <- entropy + sum(ifelse(weight > 0, weight * own, 0))
     }
     f[use] <- now$f
     gate <- gate + colSums(weight * now$gate)

@@ -119,6 +119,7 @@ predict_uncertain <- function(object, newdata, type, se.fit, interval, level, na
   data <- if (is.null(newdata)) training_covariates(object, env) else prepare_newdata(object, newdata, na.action)
   names <- if (is.null(newdata)) names(stats::fitted(object)) else given_row_names(newdata)
   values <- evaluate_model(object, data, threads)
+  if (is.null(newdata)) check_unchanged(object, values$response)
   # The quantiles of a mixture take its parameters as known.
   known <- is_em(object) && interval == "prediction"
   info <- if (se.fit || !known) information(object, env)

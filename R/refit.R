@@ -53,7 +53,12 @@ try_fit <- function(data, settings, k, call, start = NULL, smaller = NULL) {
 is_fit <- function(fit) inherits(fit, "cosine_moe")
 
 # Whether a least squares fit has no residuals but rounding errors.
-is_exact <- function(fit) is_fit(fit) && !is_em(fit) && fit$sse <= 1e-20 * sum(fit$y^2) * max(1, fit$weights)
+is_exact <- function(fit) {
+  w <- if (is.null(fit$weights)) 1 else fit$weights
+  is_fit(fit) && !is_em(fit) && fit$sse <= 1e-20 * sum(w * fit$y^2)
+}
+
+is_interrupted <- function(fit) is_fit(fit) && fit$convergence$status == "interrupted"
 
 # Information criteria with the dimension of the model for degrees of freedom. That of a solution may be smaller (a hard
 # gate has flat directions), but a model is not to be rewarded for one.
@@ -93,7 +98,7 @@ sweep_fits <- function(data, settings, k, call, known = NULL) {
     if (is.null(fit)) return(fits)
     fits[[i]] <- fit
     if (is_sound(fit)) last <- fit
-    if (is_fit(fit) && fit$convergence$status == "interrupted") return(fits)
+    if (is_interrupted(fit)) return(fits)
   }
   tryCatch(
     settle_fits(fits, data, settings, k, call),
@@ -107,6 +112,7 @@ settle_fits <- function(fits, data, settings, k, call) {
     if (!is_sound(fits[[i + 1L]]) || k[i + 1L] != k[i] + 1L) next
     for (start in merged_starts(fits[[i + 1L]], data)) {
       tried <- try_fit(data, settings, k[i], call, start)
+      if (is_interrupted(tried)) return(fits)
       if (is_better(tried, fits[[i]])) fits[[i]] <- tried
     }
   }

@@ -200,6 +200,10 @@ run_sweep <- function(data, settings, plan, group, call, own) {
   assignment <- if (validated) assign_folds(length(data$y), group, plan$folds, plan$repeats)
   fits <- sweep_fits(data, settings, plan$k, call)
   if (!any(vapply(fits, is_fit, NA))) stop(fits[[1L]])
+  stopped <- any(vapply(fits, function(fit) is.null(fit) || is_interrupted(fit), NA))
+  # Without cross-validation there is nothing to choose by; what is there is not to be lost.
+  if (stopped && validated) plan$criterion <- "BIC"
+  validated <- validated && !stopped
   cv <- if (validated) cross_validate(data, settings, plan, assignment, call)
   table <- sweep_table(fits, plan, cv)
   exact <- if (!validated) which(vapply(fits, is_exact, NA))
@@ -244,6 +248,7 @@ choose_row <- function(table, criterion) {
   value <- table[[criterion]]
   # An exact fit has minus infinity.
   value[value == Inf] <- NA
+  value[table$status %in% c("failed", "interrupted") & is.na(table$logLik)] <- NA
   sound <- !is.na(value) & table$status != "degenerate"
   if (any(sound)) value[!sound] <- NA
   if (all(is.na(value))) {
@@ -392,7 +397,10 @@ print.select_experts <- function(x, digits = max(4L, getOption("digits") - 2L), 
 
 #' @rdname select_experts
 #' @export
-as.data.frame.select_experts <- function(x, row.names = NULL, optional = FALSE, ...) x$table
+as.data.frame.select_experts <- function(x, row.names = NULL, optional = FALSE, ...) {
+  check_dots_empty(...)
+  x$table
+}
 
 #' @rdname select_experts
 #' @export

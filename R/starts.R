@@ -84,7 +84,7 @@ partition_cells <- function(sample, k) {
   z <- scale_columns(sample$standard_z, stats::runif(ncol(sample$z))^2)
   centers <- z[sample.int(nrow(z), k, replace = nrow(z) < k), , drop = FALSE]
   # Squared distances without what all centres share.
-  closeness <- scale_columns(z %*% t(centers), rep(2, k)) - rep(rowSums(centers^2), each = nrow(z))
+  closeness <- 2 * tcrossprod(z, centers) - rep(rowSums(centers^2), each = nrow(z))
   max.col(closeness, ties.method = "random")
 }
 

@@ -82,7 +82,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const double longer = std::max(1.0, radius / residual_norm);
                 if (step.predicted <= enough * longer * longer && promises_nothing()) {
                     out.status = Status::converged;
-                    take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints), out);
+                    if (out.passes < settings.max_passes)
+                        take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints), out);
                     return out;
                 }
                 if (idle && tried_wide) {
