@@ -30,8 +30,7 @@ working_rows <- function(data, router, expert, standardize, control, likelihood 
   y_scale <- if (scalable) response_scale(working_response(data), data$w, expert) else 1
   # In a likelihood the offset belongs to the linear predictors.
   y <- if (is.null(likelihood)) working_response(data) else data$y
-  # Weights of extreme size would under- or overflow.
-  w_scale <- if (is.null(data$w) || (max(data$w) > 1e-100 && max(data$w) < 1e100)) 1 else max(data$w)
+  w_scale <- weight_unit(data$w, likelihood)
   rows <- list(
     x = data$x, z = data$z, y = if (y_scale == 1) y else y / y_scale, y_scale = y_scale,
     w = if (w_scale == 1) data$w else data$w / w_scale, w_scale = w_scale,
@@ -84,6 +83,14 @@ scale_experts <- function(eta, expert, d, factor) {
 
 # Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) /
 # scale, as those on the scale of x, and back.
+# Weights of extreme size would under- or overflow. A likelihood is judged in its own units: where weights make these
+# tiny, in those of an average row.
+weight_unit <- function(w, likelihood) {
+  if (is.null(w)) return(1)
+  average <- mean(w[w > 0])
+  if (max(w) < 1e-100 || max(w) > 1e100) max(w) else if (!is.null(likelihood) && average < 0.1) average else 1
+}
+
 to_raw_scale <- function(coef, center, scale) {
   if (is.null(center)) return(coef)
   d <- length(center)

@@ -350,9 +350,9 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   found <- diagnose(par, outcome, best, by, router, control)
   found$spike <- if (length(best$phi) > 1L) sort(match(spikes, by)) else if (length(spikes)) seq_len(k) else integer()
   # With few distinct rows, or experts without effect, fewer parameters matter than the model has. Near infinity the
-  # rank is an accident of rounding.
+  # rank is an accident of rounding. Information criteria of likelihoods count the model's own.
   rank <- max(best$certificate$rank, 1L)
-  if (!is_sparse(search$model) && !length(found$runaway) && isTRUE(rank < df)) {
+  if (is.null(likelihood) && !is_sparse(search$model) && !length(found$runaway) && isTRUE(rank < df)) {
     best$certificate$null_directions <- max(best$certificate$null_directions, df - rank)
     found$nonunique <- TRUE
     df <- rank

@@ -6,7 +6,7 @@
 #' * `"fitted"`: observed against fitted values, coloured by the most probable expert; the line is equality;
 #' * `"covariate"`: along one covariate, with the others held at typical values, the curve of each expert, wide where
 #'   the gate favours it, the regression function in black, and below them the shares of the experts in the gate;
-#' * `"residuals"`: Pearson residuals against fitted values, with a smooth;
+#' * `"residuals"`: residuals (least squares: Pearson residuals) against fitted values, with a smooth;
 #' * `"starts"`: the sum of squares that each start reached, as a multiple of the best, coloured by kind of start;
 #'   filled points reached the best.
 #'

@@ -129,7 +129,7 @@ predict_uncertain <- function(object, newdata, type, se.fit, interval, level, na
     trials <- object$trials
     if (!is.null(trials) && !is.null(newdata)) trials <- new_response(object, newdata, y, data)$trials
     ends <- unname(mixture_quantiles(object, values, trials, c(1 - level, 1 + level) / 2))
-    if (!is.null(trials)) ends <- ends / pmax(trials, 1)
+    if (!is.null(trials)) ends <- ends / ifelse(trials > 0, trials, NA)
     value <- cbind(fit = value, lwr = ends[, 1L], upr = ends[, 2L])
   } else if (interval != "none") {
     value <- cbind(fit = value, interval_ends(object, value, error, interval, level, is.null(newdata)))

@@ -195,3 +195,35 @@ test_that("the shipped study covers between 93 and 97 percent", {
   expect_gt(min(study$coverage), 0.93)
   expect_lt(max(study$coverage), 0.97)
 })
+
+test_that("a level with a single row counts as a parameter", {
+  set.seed(5)
+  d <- data.frame(x = runif(60, -2, 2), g = factor(c("rare", rep(c("a", "b"), length.out = 59))))
+  d$y <- 1 + d$x + rnorm(60)
+  fit <- fit_cosine_moe(y ~ x + g, d, k = 1, method = "em")
+  reference <- glm(y ~ x + g, data = d)
+  expect_equal(AIC(fit), AIC(reference), tolerance = 1e-8)
+  own <- sqrt(diag(vcov(fit)))[1:4]
+  # Least squares divides by n - p, maximum likelihood by n.
+  expect_equal(sort(unname(own)), sort(unname(sqrt(diag(vcov(reference)) * 56 / 60))), tolerance = 1e-5)
+})
+
+test_that("tiny weights give the same solution", {
+  d <- em_data("gaussian", n = 120)
+  fit <- function(unit) {
+    set.seed(1)
+    em_fit(y ~ x | z, d, weights = rep(unit, 120), router = "linear")
+  }
+  one <- fit(1)
+  for (unit in c(1e-6, 1e-12)) {
+    tiny <- fit(unit)
+    expect_equal(tiny$loglik / unit, one$loglik, tolerance = 1e-7)
+    expect_equal(sqrt(diag(vcov(tiny)) * unit), sqrt(diag(vcov(one))), tolerance = 1e-4)
+  }
+})
+
+test_that("the response is no covariate", {
+  d <- data.frame(x = 1:20, y = rnorm(20))
+  expect_error(fit_cosine_moe(y ~ x | y, d), class = "cosmoe_error_data", regexp = "response is among the covariates")
+  expect_error(fit_cosine_moe(y ~ y, d, method = "em"), class = "cosmoe_error_data")
+})
