@@ -81,8 +81,6 @@ scale_experts <- function(eta, expert, d, factor) {
   eta
 }
 
-# Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) /
-# scale, as those on the scale of x, and back.
 # Weights of extreme size would under- or overflow. A likelihood is judged in its own units: where weights make these
 # tiny, in those of an average row.
 weight_unit <- function(w, likelihood) {
@@ -91,6 +89,8 @@ weight_unit <- function(w, likelihood) {
   if (max(w) < 1e-100 || max(w) > 1e100) max(w) else if (!is.null(likelihood) && average < 0.1) average else 1
 }
 
+# Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) /
+# scale, as those on the scale of x, and back.
 to_raw_scale <- function(coef, center, scale) {
   if (is.null(center)) return(coef)
   d <- length(center)

@@ -185,7 +185,7 @@ term_variables <- function(terms, frame) {
 bind_numbers <- function(terms, variables, n) {
   labels <- attr(terms, "term.labels")
   factors <- attr(terms, "factors")
-  if (!all(colSums(factors > 0L) > 0L)) stop_data("The response is among the covariates.")
+  if (length(labels) && !all(colSums(factors > 0L) > 0L)) stop_data("The response is among the covariates.")
   used <- vapply(seq_along(labels), function(j) which(factors[, j] > 0L), 0L)
   design <- as.double(unlist(variables[used], use.names = FALSE))
   dim(design) <- c(n, length(labels))
