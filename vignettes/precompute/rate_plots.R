@@ -23,8 +23,8 @@ losses <- c(
   "L3_u_multi", "prediction"
 )
 
-# Exact fits are cheap: they get three times as many replicates. Linear and constant experts get half as many with an
-# atom too many, for which there is no rate to be measured and long runs along flat valleys.
+# Exact fits are cheap: they get three times as many replicates, but for linear and constant experts with k* = 3. These
+# experts get half as many with an atom too many, for which there is no rate and long runs along flat valleys.
 study_of <- function(k, expert) {
   fits <- list(
     `perturbed, exact` = list(k = k),
@@ -39,8 +39,9 @@ study_of <- function(k, expert) {
       path = kept_in("rate-plots", k, expert, ...)
     )
   }
-  reps <- if (expert %in% c("gelu", "tanh")) settings$reps else ceiling(settings$reps / 2)
-  more <- seq(reps + 1, 3 * settings$reps)
+  strong <- expert %in% c("gelu", "tanh")
+  reps <- if (strong) settings$reps else ceiling(settings$reps / 2)
+  more <- seq(reps + 1, settings$reps * if (strong || k == 2) 3 else 1)
   c(run(seq_len(reps), fits), run(more, fits[c("perturbed, exact", "vanilla, exact")], "exact"))
 }
 
@@ -120,7 +121,7 @@ cold <- stats::aggregate(cbind(gain, L3_u, prediction) ~ arm + n, cold$results, 
 message("linear experts, larger samples")
 far <- rate_study(
   truth_of(2, "linear", perturbed),
-  n = settings$nmax * round(10^seq(0, 1, by = 0.5), 1), reps = min(settings$reps, 20), sigma = 0.1,
+  n = settings$nmax * round(10^seq(0, 1, by = 0.5), 1), reps = min(settings$reps, 6), sigma = 0.1,
   loss = c("L2", "prediction"), fits = list(exact = list(k = 2)), path = kept_in("rate-plots", "far")
 )
 
