@@ -47,7 +47,7 @@ canonicalize <- function(G) {
   u <- u[, by, drop = FALSE]
   beta <- core_call(core_gate_to_beta(core_model(G$router, G$expert, length(b))$router, u))
   eta <- eta[, by, drop = FALSE]
-  new_mixing_measure(b[by], beta, u, eta, G$router, G$expert, G$z_center, G$z_scale, G$shared, G$link)
+  new_mixing_measure(b[by], beta, u, eta, G$router, G$expert, G$z_center, G$z_scale, G$shared, measure_link(G))
 }
 
 as_measure <- function(x, argument = deparse1(substitute(x))) {

@@ -83,7 +83,7 @@ expanded_measure <- function(G, unit) {
     b = G$beta0 - log_sum_exp(G$beta0), u = G$u / unit, unit = unit, d = d, router = G$router,
     z_center = G$z_center, z_scale = G$z_scale,
     active = if (is_sparse_router(G$router, k)) G$router$top_k else 0L,
-    terms = lapply(seq_len(k), function(i) mean_terms(G$link, G$expert, G$eta[, i], d))
+    terms = lapply(seq_len(k), function(i) mean_terms(measure_link(G), G$expert, G$eta[, i], d))
   )
 }
 

@@ -134,7 +134,7 @@ check_identifiability <- function(expert, router, order = c(1, 2), k = 2, d = 2,
   draws <- check_count(draws)
   if (!is.null(at)) {
     at <- as_measure(at)
-    other <- at$link != "identity"
+    other <- measure_link(at) != "identity"
     if (other) stop_input("at", I(paste("one with the link", at$link)), "a measure with the identity link")
     if (missing(expert)) expert <- at$expert
     if (missing(router)) router <- at$router

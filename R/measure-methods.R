@@ -58,7 +58,7 @@ evaluate_measure <- function(G, data, threads = 1L) {
   par <- list(u = G$u, b = G$beta0, eta = G$eta)
   value <- core_call(core_predict(core_model(G$router, G$expert, length(G$beta0)), rows, par, threads))
   value$response <- as.vector(value$f)
-  if (G$link == "identity") return(value)
+  if (measure_link(G) == "identity") return(value)
   value$expert <- mean_of_link(G, value$expert)
   value$response <- rowSums(ifelse(value$gate > 0, value$gate * value$expert, 0))
   value
@@ -136,7 +136,10 @@ format.mixing_measure <- function(x, digits = getOption("digits"), ...) {
   )
 }
 
-link_words <- function(G) if (G$link == "identity") "" else paste0(", ", G$link, " link")
+link_words <- function(G) if (measure_link(G) == "identity") "" else paste0(", ", G$link, " link")
+
+# Measures that were saved before they had links have the identity.
+measure_link <- function(G) if (is.null(G$link)) "identity" else G$link
 
 #' @export
 print.mixing_measure <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {

@@ -137,7 +137,7 @@ check_comparable <- function(fit, truth) {
       same(fit$expert[[field]], truth$expert[[field]], paste("expert", field))
     }
   }
-  same(fit$link, truth$link, "link")
+  same(measure_link(fit), measure_link(truth), "link")
   same(nrow(fit$u), nrow(truth$u), "number of gate covariates")
   same(nrow(fit$eta), nrow(truth$eta), "number of expert parameters")
   for (field in c("z_center", "z_scale")) {

@@ -115,3 +115,13 @@ test_that("the Voronoi loss compares parameters, whatever the link and the dispe
   other$dispersion <- other$dispersion * 2
   expect_identical(as_mixing_measure(other), as_mixing_measure(fit))
 })
+
+test_that("measures saved before they had links have the identity", {
+  new <- mixing_measure(matrix(c(1, -1), 1), c(0, 0), matrix(1:4, 2), router = "linear")
+  old <- new
+  old$link <- NULL
+  expect_identical(format(old), format(new))
+  expect_identical(predict(old, matrix(0.5)), predict(new, matrix(0.5)))
+  expect_true(equivalent(old, new))
+  expect_equal(as.double(voronoi_loss(old, new)), 0)
+})

@@ -14,9 +14,6 @@
 
 namespace cosmoe {
 
-using kernel::DensityColumns;
-using kernel::GaussianColumns;
-
 #if COSMOE_WIDE
 #pragma GCC push_options
 #pragma GCC optimize("O3")

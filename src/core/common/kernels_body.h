@@ -407,7 +407,7 @@ static inline void gaussian_columns(const double* __restrict y, const double* __
     }
 }
 
-void gaussian(const double* y, const double* mean, double phi, std::size_t n, const GaussianColumns& out) {
+void gaussian(const double* y, const double* mean, double phi, std::size_t n, const kernel::GaussianColumns& out) {
     gaussian_columns(y, mean, phi, std::exp(-2.0 * phi), n, out.log_density, out.d1, out.d2, out.dphi, out.d2phi,
                      out.dcross);
 }
@@ -428,6 +428,6 @@ static inline void weigh_columns(const double* __restrict w, const double* __res
     }
 }
 
-void weigh_density(const double* w, const double* r, double square, std::size_t n, const DensityColumns& c) {
+void weigh_density(const double* w, const double* r, double square, std::size_t n, const kernel::DensityColumns& c) {
     weigh_columns(w, r, square, n, c.d1, c.d2, c.dphi, c.d2phi, c.dcross, c.kept, c.kept_phi);
 }
