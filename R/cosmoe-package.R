@@ -21,9 +21,9 @@
 #' argument), `cosmoe_error_data` (data that cannot be fitted), `cosmoe_error_newdata`, `cosmoe_error_expert` (an error
 #' in a custom expert's functions), `cosmoe_error_profile` and `cosmoe_error_bootstrap` (no interval can be given),
 #' `cosmoe_error_checkpoint` (a checkpoint that cannot be written), `cosmoe_error_study` (the folder of a study),
-#' `cosmoe_error_package` (a suggested package is missing), `cosmoe_error_interrupt` or `cosmoe_error_core`. A fit that has
-#' not converged gives one warning of class `cosmoe_warning_convergence`; standard errors that would mislead are `NA`,
-#' with one of class `cosmoe_warning_irregular`.
+#' `cosmoe_error_package` (a suggested package is missing), `cosmoe_error_interrupt` or `cosmoe_error_core`. A fit that
+#' has not converged gives one warning of class `cosmoe_warning_convergence`; standard errors that would mislead are
+#' `NA`, with one of class `cosmoe_warning_irregular`.
 #'
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
 #' perturbing cosine router in mixture of experts. ICLR 2025, arXiv:2405.14131.

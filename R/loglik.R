@@ -26,8 +26,8 @@
 #' k + 1 experts, where under the null hypothesis the parameters of the additional expert cannot be identified, and not
 #' where the asymptotic theory fails in one of the fits (see [vcov.cosine_moe()]). Then the p-value is `NA` and one
 #' warning of class `cosmoe_warning_irregular` says why. Simulation replaces the table of F, as [test_experts()] does
-#' for one expert more: fit both models to responses drawn by [simulate()][simulate.cosine_moe] from the smaller fit, and see how often the decrease is as
-#' large.
+#' for one expert more: fit both models to responses drawn by [simulate()][simulate.cosine_moe] from the smaller fit,
+#' and see how often the decrease is as large.
 #'
 #' *Likelihood ratio tests.* After maximum likelihood, twice the increase of the log-likelihood is compared with the
 #' chi-square distribution of as many degrees of freedom as there are additional parameters. Fits must be nested in the

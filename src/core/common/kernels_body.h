@@ -216,8 +216,8 @@ static inline double fast_log(double x) {
     series *= s;
     const double half = 0.5 * f * f;
     // log(m) = f - half + t (half + series), as in Sun's fdlibm.
-    const double value = e * 6.93147180369123816490e-01 -
-                         ((half - (t * (half + series) + e * 1.90821492927058770002e-10)) - f);
+    const double value =
+        e * 6.93147180369123816490e-01 - ((half - (t * (half + series) + e * 1.90821492927058770002e-10)) - f);
     return x > 0 ? value : x == 0 ? -std::numeric_limits<double>::infinity() : x - x;
 }
 

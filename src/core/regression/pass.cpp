@@ -129,8 +129,7 @@ void Pass::forward(std::size_t first, std::size_t count, const std::size_t* inde
     std::vector<double> bias(k);
     for (std::size_t m = 0; m < k; ++m) bias[m] = theta[layout.bias(m)];
     kernel::combine(block.zeta.col(0), ld, layout.dz(), theta.memptr(), layout.dz() + 1, k, n, block.logit.col(0), ld);
-    gate_probabilities(block.logit, bias.data(), k, n, model_.spec.router.top_k, block.mask, block.p,
-                       &block.norm);
+    gate_probabilities(block.logit, bias.data(), k, n, model_.spec.router.top_k, block.mask, block.p, &block.norm);
 
     double* f = block.f.col(0);
     std::fill_n(f, n, 0.0);

@@ -34,7 +34,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
     out.theta = project(start, constraints);
     arma::vec scale(out.theta.n_elem, arma::fill::zeros);
     double radius = 0, damping = 0;
-    bool exact = false;    // which model the next step uses
+    bool exact = false;   // which model the next step uses
     bool patient = true;  // the exact one is not used yet
     try {
         Evaluation here = objective.evaluate(out.theta, Order::hessian);
@@ -83,7 +83,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 if (step.predicted <= enough * longer * longer && promises_nothing()) {
                     out.status = Status::converged;
                     if (out.passes < settings.max_passes)
-                        take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints), out);
+                        take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
+                                  out);
                     return out;
                 }
                 if (idle && tried_wide) {
