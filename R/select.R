@@ -78,7 +78,7 @@
 #' plot(chosen)
 #' coef(chosen$best, "experts")
 #' @export
-select_experts <- function(formula, ...) UseMethod("select_experts")
+select_experts <- function(x, ...) UseMethod("select_experts")
 
 #' @rdname select_experts
 #' @export

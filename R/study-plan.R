@@ -24,11 +24,13 @@
 #' @seealso [rate_study()].
 #' @examples
 #' truth <- mixing_measure(
-#'   beta0 = c(0.3, 0), beta1 = cbind(c(0.5, 0), c(-0.25, 0.43)), eta = cbind(c(2.9, 0.8, 0.5), c(-1, 2.8, -0.5)),
+#'   beta0 = c(0.3, 0), beta1 = cbind(c(0.5, 0), c(-0.25, 0.43)),
+#'   eta = cbind(c(2.9, 0.8, 0.5), c(-1, 2.8, -0.5)),
 #'   router = router_perturbed_cosine(tau1 = 0.5, tau2 = 0.5), expert = "gelu"
 #' )
 #' plan_study(truth,
-#'   n = c(1e3, 1e4, 1e5, 1e6), reps = 40, fits = list(exact = list(k = 2), over = list(k = 3)), sigma = 0.1,
+#'   n = c(1e3, 1e4, 1e5, 1e6), reps = 40, sigma = 0.1,
+#'   fits = list(exact = list(k = 2), over = list(k = 3)),
 #'   budget = 0.5
 #' )
 #' @export

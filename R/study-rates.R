@@ -32,7 +32,8 @@
 #' @seealso [rate_study()], [plot.rate_study()].
 #' @examples
 #' truth <- mixing_measure(
-#'   beta0 = c(0.3, 0), beta1 = cbind(c(0.5, 0), c(-0.25, 0.43)), eta = cbind(c(2.9, 0.8, 0.5), c(-1, 2.8, -0.5)),
+#'   beta0 = c(0.3, 0), beta1 = cbind(c(0.5, 0), c(-0.25, 0.43)),
+#'   eta = cbind(c(2.9, 0.8, 0.5), c(-1, 2.8, -0.5)),
 #'   router = router_perturbed_cosine(tau1 = 0.5, tau2 = 0.5), expert = "tanh"
 #' )
 #' study <- rate_study(truth, n = c(200, 400, 800), reps = 5, fits = list(exact = list()), sigma = 0.1)
