@@ -137,9 +137,7 @@ bootstrap_task <- function(fit, info, type, n_starts) {
 bootstrap_replicate <- function(i, task, progress) {
   fit <- task$fit
   data <- resampled(task)
-  start <- list(
-    u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts), phi = unname(log_dispersion(fit))
-  )
+  start <- start_of(fit)
   names <- names(coef.cosine_moe(fit, "identifiable"))
   likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
   estimate <- function(start) {

@@ -14,10 +14,7 @@ information <- function(fit, env) {
   likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
   rows <- working_rows(data, fit$router, fit$expert, fit$standardize, fit$control, likelihood)
   model <- likelihood_model(core_model(fit$router, fit$expert, fit$k, fit$control), likelihood, rows)
-  start <- list(
-    u = unname(fit$gate$u), b = unname(fit$gate$b), experts = unname(fit$experts), phi = unname(log_dispersion(fit))
-  )
-  par <- working_parameters(start, fit$router, fit$expert, rows, model)
+  par <- working_parameters(start_of(fit), fit$router, fit$expert, rows, model)
   at <- core_call(core_objective(model, rows, par, 3L, fit$control$threads))
   tangent <- tangent_basis(par, fit$router)
   # A likelihood's information is the observed one, in place of the expected one of least squares.

@@ -211,8 +211,6 @@ evaluated <- function(model, data) {
   model
 }
 
-row_weights <- function(data) if (is.null(data$w)) rep(1, length(data$y)) else data$w
-
 # The heights of all merges of two experts, log(1 + distance), a k x k matrix (missing on and below the diagonal).
 merge_costs <- function(model, data) {
   cost <- matrix(NA_real_, model$k, model$k)

@@ -20,6 +20,8 @@ data_rows <- function(data, rows) {
   data
 }
 
+row_weights <- function(data) if (is.null(data$w)) rep(1, length(data$y)) else data$w
+
 # A solution as a start, in reported coordinates.
 start_of <- function(fit) {
   list(

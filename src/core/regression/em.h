@@ -1,4 +1,5 @@
-// Maximum likelihood for mixtures of experts: EM, and Newton's method on the observed likelihood to finish.
+// Maximum likelihood for mixtures of experts: EM, or a trust-region method on the observed likelihood that begins with
+// EM's steps.
 #pragma once
 
 #include "regression/least_squares.h"
@@ -7,7 +8,7 @@
 namespace cosmoe {
 
 struct EmSettings : FitSettings {
-    bool hybrid = true;  // go over to the observed likelihood once EM slows down
+    bool hybrid = true;  // on the observed likelihood, with the exact Hessian once EM's steps gain little
 };
 
 // From a start to a solution with its certificate; Fit::value is minus the log likelihood, and never increases along
