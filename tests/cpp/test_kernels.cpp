@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <iostream>
 #include <limits>
 #include <random>
 #include <string>
@@ -30,7 +31,7 @@ struct Kernels {
     decltype(&cosmoe::kernel::combine) combine;
     decltype(&cosmoe::kernel::cross_product) cross_product;
     decltype(&cosmoe::kernel::outer_product) outer_product;
-    decltype(&cosmoe::kernel::row_sum_of_squares) row_sum_of_squares;
+    decltype(&cosmoe::kernel::inverse_norms) inverse_norms;
     decltype(&cosmoe::kernel::multiply) multiply;
     decltype(&cosmoe::kernel::multiply3) multiply3;
     decltype(&cosmoe::kernel::softmax) softmax;
@@ -42,13 +43,28 @@ struct Kernels {
     decltype(&cosmoe::kernel::exponential) exponential;
     decltype(&cosmoe::kernel::gaussian) gaussian;
     decltype(&cosmoe::kernel::weigh_density) weigh_density;
+    decltype(&cosmoe::kernel::subtract) subtract;
+    decltype(&cosmoe::kernel::divide) divide;
+    decltype(&cosmoe::kernel::subtract_product3) subtract_product3;
+    decltype(&cosmoe::kernel::multiply_difference) multiply_difference;
+    decltype(&cosmoe::kernel::multiply_negative) multiply_negative;
+    decltype(&cosmoe::kernel::covariance) covariance;
+    decltype(&cosmoe::kernel::subtract_covariance) subtract_covariance;
+    decltype(&cosmoe::kernel::mix) mix;
+    decltype(&cosmoe::kernel::all_positive) all_positive;
+    decltype(&cosmoe::kernel::clear_where_zero) clear_where_zero;
+    decltype(&cosmoe::kernel::residuals) residuals;
+    decltype(&cosmoe::kernel::add_finite_part) add_finite_part;
+    decltype(&cosmoe::kernel::weighted_sum) weighted_sum;
+    decltype(&cosmoe::kernel::largest) largest;
+    decltype(&cosmoe::kernel::standardize) standardize;
 };
 
 constexpr Kernels in_use = {
     cosmoe::kernel::combine,
     cosmoe::kernel::cross_product,
     cosmoe::kernel::outer_product,
-    cosmoe::kernel::row_sum_of_squares,
+    cosmoe::kernel::inverse_norms,
     cosmoe::kernel::multiply,
     cosmoe::kernel::multiply3,
     cosmoe::kernel::softmax,
@@ -60,12 +76,27 @@ constexpr Kernels in_use = {
     cosmoe::kernel::exponential,
     cosmoe::kernel::gaussian,
     cosmoe::kernel::weigh_density,
+    cosmoe::kernel::subtract,
+    cosmoe::kernel::divide,
+    cosmoe::kernel::subtract_product3,
+    cosmoe::kernel::multiply_difference,
+    cosmoe::kernel::multiply_negative,
+    cosmoe::kernel::covariance,
+    cosmoe::kernel::subtract_covariance,
+    cosmoe::kernel::mix,
+    cosmoe::kernel::all_positive,
+    cosmoe::kernel::clear_where_zero,
+    cosmoe::kernel::residuals,
+    cosmoe::kernel::add_finite_part,
+    cosmoe::kernel::weighted_sum,
+    cosmoe::kernel::largest,
+    cosmoe::kernel::standardize,
 };
 constexpr Kernels portable = {
     cosmoe::portable_copy::combine,
     cosmoe::portable_copy::cross_product,
     cosmoe::portable_copy::outer_product,
-    cosmoe::portable_copy::row_sum_of_squares,
+    cosmoe::portable_copy::inverse_norms,
     cosmoe::portable_copy::multiply,
     cosmoe::portable_copy::multiply3,
     cosmoe::portable_copy::softmax,
@@ -77,6 +108,21 @@ constexpr Kernels portable = {
     cosmoe::portable_copy::exponential,
     cosmoe::portable_copy::gaussian,
     cosmoe::portable_copy::weigh_density,
+    cosmoe::portable_copy::subtract,
+    cosmoe::portable_copy::divide,
+    cosmoe::portable_copy::subtract_product3,
+    cosmoe::portable_copy::multiply_difference,
+    cosmoe::portable_copy::multiply_negative,
+    cosmoe::portable_copy::covariance,
+    cosmoe::portable_copy::subtract_covariance,
+    cosmoe::portable_copy::mix,
+    cosmoe::portable_copy::all_positive,
+    cosmoe::portable_copy::clear_where_zero,
+    cosmoe::portable_copy::residuals,
+    cosmoe::portable_copy::add_finite_part,
+    cosmoe::portable_copy::weighted_sum,
+    cosmoe::portable_copy::largest,
+    cosmoe::portable_copy::standardize,
 };
 
 std::vector<double> uniform(std::size_t n, double from, double to, unsigned seed) {
@@ -163,17 +209,142 @@ void check_products(const Kernels& kernels) {
                 CHECK(worst <= slack);
                 CHECK(!outside);
 
-                std::vector<double> squares(n + 8, -7.0);
-                kernels.row_sum_of_squares(a.data(), lda, na, n, squares.data());
+                std::vector<double> inverse(n + 8, -7.0);
+                const bool plain = kernels.inverse_norms(a.data(), lda, na, n, 0.25, inverse.data());
+                CHECK(plain == (na > 0));
                 worst = 0;
                 for (std::size_t r = 0; r < n; ++r) {
                     Real sum = 0;
                     for (std::size_t j = 0; j < na; ++j) sum += Real(a[j * lda + r]) * a[j * lda + r];
-                    worst = std::max(worst, std::abs(squares[r] - sum) / std::max(sum, Real(1)));
+                    worst = std::max(worst, std::abs(inverse[r] * (std::sqrt(sum) + Real(0.25)) - 1));
                 }
                 CHECK(worst <= slack);
-                CHECK(squares[n] == -7.0);
+                CHECK(inverse[n] == -7.0);
             }
+}
+
+// Squares that vanish or overflow are reported.
+void check_extreme_norms(const Kernels& kernels) {
+    for (const double odd : {0.0, 1e-200, 1e200, -1e200}) {
+        std::vector<double> a(24, 1.0), out(24);
+        CHECK(kernels.inverse_norms(a.data(), 24, 1, 24, 0, out.data()));
+        a[13] = odd;
+        CHECK(!kernels.inverse_norms(a.data(), 24, 1, 24, 0, out.data()));
+    }
+}
+
+// The criteria's loops by their definitions; what has no weight may be infinite or NaN.
+void check_weighted(const Kernels& kernels) {
+    constexpr std::size_t n = 40, k = 3;
+    const double infinite = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+    std::vector<double> p = uniform(n * k, 0.1, 1, 1), a = uniform(n * k, -2, 2, 2), b = uniform(n, -2, 2, 3),
+                        c = uniform(n, 1, 2, 4), w = uniform(n, 0.5, 3, 5);
+    for (const std::size_t i : {0, 7, 39}) {
+        CHECK(kernels.all_positive(p.data() + n, n));
+        const double kept = p[n + i];
+        p[n + i] = 0;
+        CHECK(!kernels.all_positive(p.data() + n, n));
+        p[n + i] = kept;
+    }
+    p[4] = 0, a[4] = infinite, p[n + 9] = 0, a[n + 9] = nan;
+    std::vector<double> out(n), expected(n);
+    Real worst = 0;
+    const auto compare = [&](const char* what) {
+        worst = 0;
+        for (std::size_t i = 0; i < n; ++i)
+            worst = std::max(worst, out[i] == expected[i] ? Real(0) : std::abs(Real(out[i]) - expected[i]) / 10);
+        if (!(worst <= 4 * eps)) std::cerr << what << '\n';
+        CHECK(worst <= 4 * eps);
+    };
+    kernels.mix(p.data(), n, a.data(), n, k, n, out.data());
+    for (std::size_t i = 0; i < n; ++i) {
+        Real sum = 0;
+        for (std::size_t m = 0; m < k; ++m)
+            if (p[m * n + i] > 0) sum += Real(p[m * n + i]) * a[m * n + i];
+        expected[i] = static_cast<double>(sum);
+    }
+    compare("mix");
+    const auto each = [&](const auto& value) {
+        for (std::size_t i = 0; i < n; ++i) expected[i] = static_cast<double>(value(i));
+    };
+    kernels.multiply_difference(p.data(), a.data(), b.data(), n, out.data());
+    each([&](std::size_t i) { return p[i] > 0 ? Real(p[i]) * (Real(a[i]) - b[i]) : 0; });
+    compare("multiply_difference");
+    kernels.multiply_negative(p.data(), a.data(), n, out.data());
+    each([&](std::size_t i) { return p[i] > 0 ? -Real(p[i]) * a[i] : 0; });
+    compare("multiply_negative");
+    out.assign(a.begin(), a.begin() + n);
+    kernels.clear_where_zero(p.data(), n, out.data());
+    each([&](std::size_t i) { return p[i] > 0 ? Real(a[i]) : 0; });
+    compare("clear_where_zero");
+    out.assign(b.begin(), b.end());
+    kernels.add_finite_part(p.data(), a.data(), n, out.data());
+    each([&](std::size_t i) { return p[i] > 0 ? Real(b[i]) + a[i] : -infinite; });
+    compare("add_finite_part");
+    a[4] = 1, a[n + 9] = 1;
+    kernels.subtract(a.data(), b.data(), n, out.data());
+    each([&](std::size_t i) { return Real(a[i]) - b[i]; });
+    compare("subtract");
+    kernels.divide(a.data(), c.data(), n, out.data());
+    each([&](std::size_t i) { return Real(a[i]) / c[i]; });
+    compare("divide");
+    out = b;
+    kernels.subtract_product3(a.data(), c.data(), w.data(), n, out.data());
+    each([&](std::size_t i) { return Real(b[i]) - Real(a[i]) * c[i] * w[i]; });
+    compare("subtract_product3");
+    for (const double same : {0.0, 1.0}) {
+        kernels.covariance(w.data(), p.data(), a.data(), same, n, out.data());
+        each([&](std::size_t i) { return Real(w[i]) * p[i] * (same - Real(a[i])); });
+        compare("covariance");
+        out = b;
+        kernels.subtract_covariance(w.data(), p.data(), a.data(), same, n, out.data());
+        each([&](std::size_t i) { return Real(b[i]) - Real(w[i]) * p[i] * (same - Real(a[i])); });
+        compare("subtract_covariance");
+    }
+    w[11] = 0;
+    std::vector<double> y = b;
+    y[11] = nan;
+    const double half = kernels.residuals(w.data(), y.data(), a.data(), n, out.data());
+    Real squares = 0, sum = 0;
+    for (std::size_t i = 0; i < n; ++i)
+        if (w[i] > 0) squares += Real(w[i]) * (Real(y[i]) - a[i]) * (Real(y[i]) - a[i]) / 2;
+    CHECK_NEAR(half, static_cast<double>(squares), 1e-13);
+    each([&](std::size_t i) { return w[i] > 0 ? -Real(w[i]) * (Real(y[i]) - a[i]) : 0; });
+    compare("residuals");
+    for (std::size_t i = 0; i < n; ++i)
+        if (w[i] > 0) sum += Real(w[i]) * (Real(y[i]) - a[i] + c[i]);
+    CHECK_NEAR(kernels.weighted_sum(w.data(), y.data(), a.data(), c.data(), n), static_cast<double>(sum), 1e-13);
+    for (const std::size_t rows : {1, 7, 8, 9, 40}) {
+        out.assign(n, -7.0);
+        kernels.standardize(a.data(), 0.3, 1.7, rows, out.data());
+        each([&](std::size_t i) { return i < rows ? (Real(a[i]) - Real(0.3)) * Real(1.7) : -7; });
+        compare("standardize");
+    }
+}
+
+// Sorted by value, equal ones by number.
+void check_largest(const Kernels& kernels) {
+    constexpr std::size_t n = 16, k = 6;
+    std::mt19937 generator(8);
+    std::uniform_int_distribution<int> draw(-2, 2);
+    for (int repeat = 0; repeat < 20; ++repeat) {
+        std::vector<double> score(n * k);
+        for (double& v : score) v = draw(generator);
+        score[3] = -std::numeric_limits<double>::infinity();
+        for (std::size_t top = 1; top <= k; ++top) {
+            std::vector<double> value(n * k), number(n * k);
+            kernels.largest(score.data(), n, k, n, top, value.data(), number.data(), n);
+            for (std::size_t r = 0; r < n; ++r) {
+                std::vector<std::size_t> order(k);
+                for (std::size_t c = 0; c < k; ++c) order[c] = c;
+                std::stable_sort(order.begin(), order.end(),
+                                 [&](std::size_t c, std::size_t d) { return score[c * n + r] > score[d * n + r]; });
+                for (std::size_t j = 0; j < top; ++j)
+                    CHECK(number[j * n + r] == static_cast<double>(order[j]) &&
+                          value[j * n + r] == score[order[j] * n + r]);
+            }
+        }
+    }
 }
 
 void check_elementwise(const Kernels& kernels) {
@@ -478,6 +649,9 @@ int main() {
     std::cout << "instruction set: " << cosmoe::kernel::instruction_set() << '\n';
     for (const Kernels* kernels : {&in_use, &portable}) {
         check_products(*kernels);
+        check_extreme_norms(*kernels);
+        check_weighted(*kernels);
+        check_largest(*kernels);
         check_elementwise(*kernels);
         check_exp(*kernels);
         check_softmax(*kernels);

@@ -403,6 +403,49 @@ void check_exceptions() {
                      std::domain_error);
 }
 
+// --- sparse gates, many rows --------------------------------------------------------------------------------------
+
+// Enough rows that they are sorted by their experts: the sums against those over the rows' derivatives, which come from
+// the gate with a mask; the Hessian against differences of the gradient along a direction, for a step so small that no
+// row changes its experts.
+void check_sorted_rows() {
+    for (const std::string router : {"linear", "perturbed_cosine"})
+        for (const bool shared : {false, true})
+            for (const std::size_t top_k : {1, 2, 3}) {
+                ModelSpec spec = model_spec(shared ? "gelu" : "network", 6);
+                spec.expert.hidden = 2;
+                spec.router.name = router, spec.router.top_k = top_k;
+                Data data(6000, 3, 3, 21);
+                if (shared) data.rows.z = data.rows.x;
+                const Model model(spec, 3, 3);
+                const arma::vec theta = random_theta(model, 5);
+                const Pass pass(model, data.rows, 1, no_hooks);
+                arma::mat jacobian(6000, theta.n_elem, arma::fill::zeros);
+                pass.jacobian(theta, jacobian.memptr());
+                arma::vec f(6000);
+                Prediction out;
+                out.f = f.memptr();
+                pass.predict(theta, out);
+                const arma::vec r = data.y - f;
+                const Evaluation at = pass.evaluate(theta, Order::hessian);
+                CHECK_NEAR(at.value, 0.5 * arma::accu(data.w % r % r), 1e-10 * at.value);
+                check_near(at.gradient, -jacobian.t() * (data.w % r), 1e-12);
+                check_near(at.normal, jacobian.t() * (jacobian.each_col() % data.w), 1e-12);
+                check_near(pass.evaluate(theta, Order::normal).normal, at.normal, 1e-15);
+                check_near(pass.evaluate(theta, Order::gradient).gradient, at.gradient, 1e-13);
+                arma::vec direction = random_theta(model, 6);
+                // Gates stay: only their biases move.
+                for (std::size_t m = 0; m < 6; ++m)
+                    for (std::size_t j = 0; j < 3; ++j) direction[model.layout.gate(m) + j] = 0;
+                const double h = 1e-5;
+                const arma::vec slope = (pass.evaluate(theta + h * direction, Order::gradient).gradient -
+                                         pass.evaluate(theta - h * direction, Order::gradient).gradient) /
+                                        (2 * h);
+                check_near(at.hessian * direction, slope, 1e-7);
+                CHECK(same(Pass(model, data.rows, 3, no_hooks).evaluate(theta, Order::hessian), at));
+            }
+}
+
 }  // namespace
 
 int main() {
@@ -414,5 +457,6 @@ int main() {
     check_overflow_without_weight();
     check_interrupts();
     check_exceptions();
+    check_sorted_rows();
     return check::report();
 }

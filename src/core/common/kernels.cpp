@@ -16,7 +16,7 @@ namespace cosmoe {
 
 #if COSMOE_WIDE
 #pragma GCC push_options
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3", "no-math-errno")
 #endif
 
 namespace portable {
@@ -54,12 +54,27 @@ struct Table {
     decltype(&portable::combine) combine;
     decltype(&portable::cross_product) cross_product;
     decltype(&portable::outer_product) outer_product;
-    decltype(&portable::row_sum_of_squares) row_sum_of_squares;
+    decltype(&portable::inverse_norms) inverse_norms;
     decltype(&portable::multiply) multiply;
     decltype(&portable::multiply3) multiply3;
     decltype(&portable::add) add;
     decltype(&portable::add_product3) add_product3;
     decltype(&portable::subtract_product) subtract_product;
+    decltype(&portable::subtract) subtract;
+    decltype(&portable::divide) divide;
+    decltype(&portable::subtract_product3) subtract_product3;
+    decltype(&portable::multiply_difference) multiply_difference;
+    decltype(&portable::multiply_negative) multiply_negative;
+    decltype(&portable::covariance) covariance;
+    decltype(&portable::subtract_covariance) subtract_covariance;
+    decltype(&portable::mix) mix;
+    decltype(&portable::all_positive) all_positive;
+    decltype(&portable::clear_where_zero) clear_where_zero;
+    decltype(&portable::residuals) residuals;
+    decltype(&portable::add_finite_part) add_finite_part;
+    decltype(&portable::weighted_sum) weighted_sum;
+    decltype(&portable::largest) largest;
+    decltype(&portable::standardize) standardize;
     decltype(&portable::softmax) softmax;
     decltype(&portable::logarithm) logarithm;
     decltype(&portable::exponential) exponential;
@@ -69,11 +84,14 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                             \
-    {                                                                                                                 \
-        isa::combine, isa::cross_product, isa::outer_product, isa::row_sum_of_squares, isa::multiply, isa::multiply3, \
-            isa::add, isa::add_product3, isa::subtract_product, isa::softmax, isa::logarithm, isa::exponential,       \
-            isa::gaussian, isa::weigh_density, isa::activate, #isa                                                    \
+#define COSMOE_TABLE(isa)                                                                                           \
+    {                                                                                                               \
+        isa::combine, isa::cross_product, isa::outer_product, isa::inverse_norms, isa::multiply, isa::multiply3,    \
+            isa::add, isa::add_product3, isa::subtract_product, isa::subtract, isa::divide, isa::subtract_product3, \
+            isa::multiply_difference, isa::multiply_negative, isa::covariance, isa::subtract_covariance, isa::mix,  \
+            isa::all_positive, isa::clear_where_zero, isa::residuals, isa::add_finite_part, isa::weighted_sum,      \
+            isa::largest, isa::standardize, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian,          \
+            isa::weigh_density, isa::activate, #isa                                                                 \
     }
 
 Table choose() {
@@ -107,8 +125,8 @@ void outer_product(const double* a, std::size_t lda, std::size_t na, const doubl
     table().outer_product(a, lda, na, b, ldb, nb, n, out, ldo);
 }
 
-void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out) {
-    table().row_sum_of_squares(a, lda, na, n, out);
+bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out) {
+    return table().inverse_norms(a, lda, na, n, offset, out);
 }
 
 void multiply(const double* a, const double* b, std::size_t n, double* out) { table().multiply(a, b, n, out); }
@@ -125,6 +143,60 @@ void add_product3(const double* a, const double* b, const double* c, std::size_t
 
 void subtract_product(const double* a, const double* b, std::size_t n, double* out) {
     table().subtract_product(a, b, n, out);
+}
+
+void subtract(const double* a, const double* b, std::size_t n, double* out) { table().subtract(a, b, n, out); }
+
+void divide(const double* a, const double* b, std::size_t n, double* out) { table().divide(a, b, n, out); }
+
+void subtract_product3(const double* a, const double* b, const double* c, std::size_t n, double* out) {
+    table().subtract_product3(a, b, c, n, out);
+}
+
+void multiply_difference(const double* share, const double* a, const double* b, std::size_t n, double* out) {
+    table().multiply_difference(share, a, b, n, out);
+}
+
+void multiply_negative(const double* share, const double* a, std::size_t n, double* out) {
+    table().multiply_negative(share, a, n, out);
+}
+
+void covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out) {
+    table().covariance(w, p, q, same, n, out);
+}
+
+void subtract_covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out) {
+    table().subtract_covariance(w, p, q, same, n, out);
+}
+
+void mix(const double* p, std::size_t ldp, const double* h, std::size_t ldh, std::size_t k, std::size_t n,
+         double* out) {
+    table().mix(p, ldp, h, ldh, k, n, out);
+}
+
+bool all_positive(const double* p, std::size_t n) { return table().all_positive(p, n); }
+
+void clear_where_zero(const double* p, std::size_t n, double* out) { table().clear_where_zero(p, n, out); }
+
+double residuals(const double* w, const double* y, const double* f, std::size_t n, double* minus_wr) {
+    return table().residuals(w, y, f, n, minus_wr);
+}
+
+void add_finite_part(const double* p, const double* a, std::size_t n, double* out) {
+    table().add_finite_part(p, a, n, out);
+}
+
+double weighted_sum(const double* w, const double* a, const double* b, const double* c, std::size_t n) {
+    return table().weighted_sum(w, a, b, c, n);
+}
+
+void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, std::size_t top, double* value,
+             double* number, std::size_t ldo) {
+    table().largest(score, ld, k, n, top, value, number, ldo);
+}
+
+void standardize(const double* column, double center, double factor, std::size_t n, double* out) {
+    table().standardize(column, center, factor, n, out);
 }
 
 void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, const double* mask, double* p,

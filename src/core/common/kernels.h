@@ -25,8 +25,8 @@ void cross_product(const double* a, std::size_t lda, std::size_t na, const doubl
 void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo);
 
-// out(i) = sum_j a(i, j)^2.
-void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out);
+// out(i) = 1 / (sqrt(sum_j a(i, j)^2) + offset). False where a sum of squares is too small or too large for that.
+bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out);
 
 // out = a * b, elementwise; out may be a.
 void multiply(const double* a, const double* b, std::size_t n, double* out);
@@ -34,10 +34,43 @@ void multiply(const double* a, const double* b, std::size_t n, double* out);
 // out = a * b * c, elementwise.
 void multiply3(const double* a, const double* b, const double* c, std::size_t n, double* out);
 
-// out += a, out += a * b * c and out -= a * b, elementwise.
+// out = a - b, out = a / b, out += a, out += a * b * c, out -= a * b and out -= a * b * c, elementwise.
+void subtract(const double* a, const double* b, std::size_t n, double* out);
+void divide(const double* a, const double* b, std::size_t n, double* out);
 void add(const double* a, std::size_t n, double* out);
 void add_product3(const double* a, const double* b, const double* c, std::size_t n, double* out);
 void subtract_product(const double* a, const double* b, std::size_t n, double* out);
+void subtract_product3(const double* a, const double* b, const double* c, std::size_t n, double* out);
+
+// share * (a - b) and -share * a where the share is positive, else 0, whatever a and b are.
+void multiply_difference(const double* share, const double* a, const double* b, std::size_t n, double* out);
+void multiply_negative(const double* share, const double* a, std::size_t n, double* out);
+
+// out = w p (same - q), and out -= that: of indicators with probabilities p and q, with `same` 1 for p = q, else 0.
+void covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out);
+void subtract_covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out);
+
+// out = sum over the k columns of p h, where p is positive: what has no weight may overflow.
+void mix(const double* p, std::size_t ldp, const double* h, std::size_t ldh, std::size_t k, std::size_t n, double* out);
+
+bool all_positive(const double* p, std::size_t n);  // n > 0
+void clear_where_zero(const double* p, std::size_t n, double* out);
+
+// minus_wr = -w (y - f), 0 where w is 0; returns the sum of w (y - f)^2 / 2.
+double residuals(const double* w, const double* y, const double* f, std::size_t n, double* minus_wr);
+
+// out += a where p is positive, else out = -infinity.
+void add_finite_part(const double* p, const double* a, std::size_t n, double* out);
+
+// The sum of w (a - b + c) over positive w.
+double weighted_sum(const double* w, const double* a, const double* b, const double* c, std::size_t n);
+
+// The `top` largest of the k columns in each row, largest first, and their numbers; equal ones in the order of columns.
+void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, std::size_t top, double* value,
+             double* number, std::size_t ldo);
+
+// out = (column - center) * factor, for any n.
+void standardize(const double* column, double center, double factor, std::size_t n, double* out);
 
 // Softmax across the k columns of logit, into p. With `mask` (n x k, 0 or 1) only the chosen columns take part. The log
 // of the sum of exponentials is top + log(sum); a row of -infinity alone has p = 0 and sum = 0. Both

@@ -12,7 +12,7 @@ static inline double lane_sum(Vec v) {
     return s;
 }
 
-// Two registers of rows at a time, so that sixteen sums hide the latency of a product.
+// V registers of rows by C columns: enough sums to hide the latency of a product.
 template <int V, int C>
 static inline void combine_tile(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc,
                                 double* out, std::size_t ldo) {
@@ -27,25 +27,29 @@ static inline void combine_tile(const double* a, std::size_t lda, std::size_t na
         for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
 }
 
-template <int C>
+template <int V, int C>
 static inline void combine_columns(const double* a, std::size_t lda, std::size_t na, const double* coef,
                                    std::size_t ldc, std::size_t n, double* out, std::size_t ldo) {
     std::size_t r = 0;
-    for (; r + 2 * COSMOE_LANES <= n; r += 2 * COSMOE_LANES)
-        combine_tile<2, C>(a + r, lda, na, coef, ldc, out + r, ldo);
+    for (; r + V * COSMOE_LANES <= n; r += V * COSMOE_LANES)
+        combine_tile<V, C>(a + r, lda, na, coef, ldc, out + r, ldo);
     for (; r < n; r += COSMOE_LANES) combine_tile<1, C>(a + r, lda, na, coef, ldc, out + r, ldo);
 }
 
 // As many columns as the registers hold sums of.
 constexpr std::size_t widest_tile = COSMOE_LANES == 8 ? 8 : 4;
+constexpr int tile_sums = COSMOE_LANES == 8 ? 16 : 8;
 
 void combine(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc, std::size_t nc,
              std::size_t n, double* out, std::size_t ldo) {
     std::size_t c = 0;
     for (; c + widest_tile <= nc; c += widest_tile)
-        combine_columns<widest_tile>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
-    for (; c + 2 <= nc; c += 2) combine_columns<2>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
-    for (; c < nc; ++c) combine_columns<1>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+        combine_columns<2, widest_tile>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+    for (; c + 4 <= nc; c += 4)
+        combine_columns<tile_sums / 4, 4>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+    for (; c + 2 <= nc; c += 2)
+        combine_columns<tile_sums / 2, 2>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+    for (; c < nc; ++c) combine_columns<8, 1>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
 }
 
 template <int V, int C>
@@ -81,6 +85,30 @@ void outer_product(const double* a, std::size_t lda, std::size_t na, const doubl
     for (; j < nb; ++j) outer_columns<1>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
 }
 
+// Sums over the lanes of as many vectors as there are lanes, in one vector. Each step adds two halves of the lanes of two
+// vectors into one.
+static inline Vec lane_sums(const Vec* v) {
+    typedef long long Mask __attribute__((vector_size(8 * COSMOE_LANES)));
+#if COSMOE_LANES == 2
+    return __builtin_shuffle(v[0], v[1], Mask{0, 2}) + __builtin_shuffle(v[0], v[1], Mask{1, 3});
+#elif COSMOE_LANES == 4
+    const Mask even = {0, 4, 2, 6}, odd = {1, 5, 3, 7}, low = {0, 1, 4, 5}, high = {2, 3, 6, 7};
+    const Vec a = __builtin_shuffle(v[0], v[1], even) + __builtin_shuffle(v[0], v[1], odd);
+    const Vec b = __builtin_shuffle(v[2], v[3], even) + __builtin_shuffle(v[2], v[3], odd);
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+#else
+    const Mask even = {0, 8, 2, 10, 4, 12, 6, 14}, odd = {1, 9, 3, 11, 5, 13, 7, 15};
+    const Mask first = {0, 1, 8, 9, 4, 5, 12, 13}, second = {2, 3, 10, 11, 6, 7, 14, 15};
+    const Mask low = {0, 1, 2, 3, 8, 9, 10, 11}, high = {4, 5, 6, 7, 12, 13, 14, 15};
+    Vec two[4];
+    for (int i = 0; i < 4; ++i)
+        two[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], even) + __builtin_shuffle(v[2 * i], v[2 * i + 1], odd);
+    const Vec a = __builtin_shuffle(two[0], two[1], first) + __builtin_shuffle(two[0], two[1], second);
+    const Vec b = __builtin_shuffle(two[2], two[3], first) + __builtin_shuffle(two[2], two[3], second);
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+#endif
+}
+
 template <int I, int J>
 static inline void cross_tile(const double* a, std::size_t lda, const double* b, std::size_t ldb, std::size_t n,
                               double* out, std::size_t ldo) {
@@ -93,34 +121,66 @@ static inline void cross_tile(const double* a, std::size_t lda, const double* b,
             for (int j = 0; j < J; ++j) acc[i][j] += va * vb[j];
         }
     }
-    for (int i = 0; i < I; ++i)
-        for (int j = 0; j < J; ++j) out[i + j * ldo] += lane_sum(acc[i][j]);
+    for (int j = 0; j < J; ++j)
+        for (int from = 0; from < I; from += COSMOE_LANES) {
+            Vec some[COSMOE_LANES] = {};
+            for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) some[i] = acc[from + i][j];
+            const Vec sums = lane_sums(some);
+            for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
+        }
+}
+
+// The largest tile whose sums and factors fit the registers: 24 of 32, or 12 of 16.
+constexpr int cross_rows = COSMOE_LANES == 8 ? 6 : 4, cross_columns = COSMOE_LANES == 8 ? 4 : 3;
+
+// Rows of tiles down to the last one, which may be lower.
+template <int J, int Last>
+static inline void cross_last(std::size_t rows, const double* a, std::size_t lda, const double* b, std::size_t ldb,
+                              std::size_t n, double* out, std::size_t ldo) {
+    if (rows == Last) cross_tile<Last, J>(a, lda, b, ldb, n, out, ldo);
+    else if constexpr (Last > 1) cross_last<J, Last - 1>(rows, a, lda, b, ldb, n, out, ldo);
 }
 
 template <int J>
-static inline void cross_columns(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
-                                 std::size_t n, double* out, std::size_t ldo) {
+static inline void cross_strip(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
+                               std::size_t n, double* out, std::size_t ldo) {
     std::size_t i = 0;
-    for (; i + 4 <= na; i += 4) cross_tile<4, J>(a + i * lda, lda, b, ldb, n, out + i, ldo);
-    for (; i < na; ++i) cross_tile<1, J>(a + i * lda, lda, b, ldb, n, out + i, ldo);
+    for (; i + cross_rows <= na; i += cross_rows) cross_tile<cross_rows, J>(a + i * lda, lda, b, ldb, n, out + i, ldo);
+    cross_last<J, cross_rows - 1>(na - i, a + i * lda, lda, b, ldb, n, out + i, ldo);
+}
+
+template <int Last>
+static inline void cross_last_strip(std::size_t columns, const double* a, std::size_t lda, std::size_t na,
+                                    const double* b, std::size_t ldb, std::size_t n, double* out, std::size_t ldo) {
+    if (columns == Last) cross_strip<Last>(a, lda, na, b, ldb, n, out, ldo);
+    else if constexpr (Last > 1) cross_last_strip<Last - 1>(columns, a, lda, na, b, ldb, n, out, ldo);
 }
 
 void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
     std::size_t j = 0;
-    for (; j + 3 <= nb; j += 3) cross_columns<3>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
-    for (; j < nb; ++j) cross_columns<1>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
+    for (; j + cross_columns <= nb; j += cross_columns)
+        cross_strip<cross_columns>(a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
+    cross_last_strip<cross_columns - 1>(nb - j, a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
 }
 
-void row_sum_of_squares(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out) {
+bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out) {
+    const Vec lower = Vec{} + 1e-280, upper = Vec{} + 1e280;
+    Vec least = upper, largest = lower;
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
         Vec acc = {};
         for (std::size_t j = 0; j < na; ++j) {
             const Vec v = load(a + j * lda + r);
             acc += v * v;
         }
+        least = acc < least ? acc : least;
+        largest = acc > largest ? acc : largest;
         store(out + r, acc);
     }
+    for (std::size_t r = 0; r < n; ++r) out[r] = 1.0 / (__builtin_sqrt(out[r]) + offset);
+    bool plain = true;
+    for (int l = 0; l < COSMOE_LANES; ++l) plain = plain && least[l] > 1e-280 && largest[l] < 1e280;
+    return plain;
 }
 
 void multiply(const double* a, const double* b, std::size_t n, double* out) {
@@ -142,6 +202,123 @@ void add_product3(const double* a, const double* b, const double* c, std::size_t
 
 void subtract_product(const double* a, const double* b, std::size_t n, double* out) {
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(out + r) - load(a + r) * load(b + r));
+}
+
+void subtract_product3(const double* a, const double* b, const double* c, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES)
+        store(out + r, load(out + r) - load(a + r) * load(b + r) * load(c + r));
+}
+
+// value where `share` is positive, else 0: without multiplying, so that nothing but finite numbers comes of it.
+static inline Vec where_positive(Vec share, Vec value) { return share > 0.0 ? value : Vec{}; }
+
+void multiply_difference(const double* share, const double* a, const double* b, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        const Vec s = load(share + r);
+        store(out + r, where_positive(s, s * (load(a + r) - load(b + r))));
+    }
+}
+
+void subtract(const double* a, const double* b, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(a + r) - load(b + r));
+}
+
+void multiply_negative(const double* share, const double* a, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        const Vec s = load(share + r);
+        store(out + r, where_positive(s, -s * load(a + r)));
+    }
+}
+
+void covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(w + r) * load(p + r) * (same - load(q + r)));
+}
+
+void subtract_covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES)
+        store(out + r, load(out + r) - load(w + r) * load(p + r) * (same - load(q + r)));
+}
+
+void mix(const double* p, std::size_t ldp, const double* h, std::size_t ldh, std::size_t k, std::size_t n,
+         double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        Vec sum = {};
+        for (std::size_t c = 0; c < k; ++c) {
+            const Vec weight = load(p + c * ldp + r);
+            sum += where_positive(weight, weight * load(h + c * ldh + r));
+        }
+        store(out + r, sum);
+    }
+}
+
+bool all_positive(const double* p, std::size_t n) {
+    Vec least = load(p);
+    for (std::size_t r = COSMOE_LANES; r < n; r += COSMOE_LANES) {
+        const Vec v = load(p + r);
+        least = v > least ? least : v;
+    }
+    bool all = true;
+    for (int l = 0; l < COSMOE_LANES; ++l) all = all && least[l] > 0;
+    return all;
+}
+
+void clear_where_zero(const double* p, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, where_positive(load(p + r), load(out + r)));
+}
+
+double residuals(const double* w, const double* y, const double* f, std::size_t n, double* minus_wr) {
+    Vec value = {};
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        const Vec weight = load(w + r), residual = where_positive(weight, load(y + r) - load(f + r));
+        store(minus_wr + r, -weight * residual);
+        value += 0.5 * weight * residual * residual;
+    }
+    return lane_sum(value);
+}
+
+void add_finite_part(const double* p, const double* a, std::size_t n, double* out) {
+    const double lowest = -std::numeric_limits<double>::infinity();
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES)
+        store(out + r, load(p + r) > 0.0 ? load(out + r) + load(a + r) : Vec{} + lowest);
+}
+
+void divide(const double* a, const double* b, std::size_t n, double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) store(out + r, load(a + r) / load(b + r));
+}
+
+double weighted_sum(const double* w, const double* a, const double* b, const double* c, std::size_t n) {
+    Vec value = {};
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        const Vec weight = load(w + r);
+        value += where_positive(weight, weight * (load(a + r) - load(b + r) + load(c + r)));
+    }
+    return lane_sum(value);
+}
+
+// Each number goes down the list of the largest so far until it is larger; from there on those in the list move down by
+// one. An empty place has the number -1.
+void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, std::size_t top, double* value,
+             double* number, std::size_t ldo) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        for (std::size_t j = 0; j < top; ++j) store(number + j * ldo + r, Vec{} - 1.0);
+        for (std::size_t c = 0; c < k; ++c) {
+            Vec own = load(score + c * ld + r), name = Vec{} + static_cast<double>(c);
+            auto moves = name < 0.0;
+            for (std::size_t j = 0; j < top && j <= c; ++j) {
+                const Vec other = load(value + j * ldo + r), other_name = load(number + j * ldo + r);
+                moves = moves | (own > other) | (other_name < 0.0);
+                store(value + j * ldo + r, moves ? own : other);
+                store(number + j * ldo + r, moves ? name : other_name);
+                own = moves ? other : own, name = moves ? other_name : name;
+            }
+        }
+    }
+}
+
+void standardize(const double* column, double center, double factor, std::size_t n, double* out) {
+    std::size_t r = 0;
+    for (; r + COSMOE_LANES <= n; r += COSMOE_LANES) store(out + r, (load(column + r) - center) * factor);
+    for (; r < n; ++r) out[r] = (column[r] - center) * factor;
 }
 
 // exp(x) - 1 as 2^m (1 + q) - 1, with m = round(x / log 2) read off the bits of a shifted sum and q the Taylor

@@ -22,8 +22,12 @@ using Pairs = std::vector<std::pair<std::size_t, std::size_t>>;
 
 bool curves(Activation phi) { return phi != Activation::identity && phi != Activation::relu; }
 
-void linear_predictor(const ExpertBlock& block, const double* coef, std::size_t count, double* out, std::size_t ld) {
-    kernel::combine(block.x.col(0), block.x.rows(), block.d + 1, coef, block.d + 1, count, block.n, out, ld);
+// The wide predictors: those of the block, or computed into scratch.
+const double* linear_predictors(const ExpertBlock& block, const double* coef, std::size_t count, Buffer& scratch) {
+    if (block.predictors) return block.predictors;
+    kernel::combine(block.x.col(0), block.x.rows(), block.d + 1, coef, block.d + 1, count, block.n, scratch.col(0),
+                    scratch.rows());
+    return scratch.col(0);
 }
 
 class ConstantExpert final : public Expert {
@@ -52,8 +56,7 @@ class ActivationExpert final : public Expert {
     const Pairs& curved_pairs() const override { return pairs_; }
     void evaluate(const ExpertBlock& block, const double* eta, int derivatives, double* value, double* first,
                   double* second, Buffer& scratch) const override {
-        double* s = scratch.col(0);
-        linear_predictor(block, eta, 1, s, scratch.rows());
+        const double* s = linear_predictors(block, eta, 1, scratch);
         kernel::activate(phi_, s, block.n, value, derivatives >= 1 ? first : nullptr,
                          derivatives >= 2 && !pairs_.empty() ? second : nullptr);
     }
@@ -75,8 +78,7 @@ class PolynomialExpert final : public Expert {
     const Pairs& curved_pairs() const override { return pairs_; }
     void evaluate(const ExpertBlock& block, const double* eta, int derivatives, double* value, double* first,
                   double* second, Buffer& scratch) const override {
-        double* s = scratch.col(0);
-        linear_predictor(block, eta, 1, s, scratch.rows());
+        const double* s = linear_predictors(block, eta, 1, scratch);
         for (std::size_t i = 0; i < block.n; ++i) {
             double below2 = 0, below1 = 1, power = s[i];  // s^(q-2), s^(q-1), s^q for q = 1
             for (int q = 2; q <= degree_; ++q) below2 = below1, below1 = power, power *= s[i];
@@ -107,21 +109,21 @@ class NetworkExpert final : public Expert {
                   double* second, Buffer& scratch) const override {
         const std::size_t ld = block.x.rows(), n = block.n;
         const double* c = eta + hidden_ * (block.d + 1);
-        linear_predictor(block, eta, hidden_, scratch.col(0), scratch.rows());
+        const double* s = linear_predictors(block, eta, hidden_, scratch);
         std::fill_n(value, n, c[hidden_]);
-        Buffer unit(n, 3);
+        double *unit = scratch.col(hidden_), *slope = scratch.col(hidden_ + 1), *curve = scratch.col(hidden_ + 2);
         for (std::size_t j = 0; j < hidden_; ++j) {
-            kernel::activate(phi_, scratch.col(j), n, unit.col(0), unit.col(1), unit.col(2));
-            for (std::size_t i = 0; i < n; ++i) value[i] += c[j] * unit.col(0)[i];
+            kernel::activate(phi_, s + j * ld, n, unit, slope, curve);
+            for (std::size_t i = 0; i < n; ++i) value[i] += c[j] * unit[i];
             if (derivatives >= 1)
                 for (std::size_t i = 0; i < n; ++i) {
-                    first[j * ld + i] = c[j] * unit.col(1)[i];
-                    first[(hidden_ + j) * ld + i] = unit.col(0)[i];
+                    first[j * ld + i] = c[j] * slope[i];
+                    first[(hidden_ + j) * ld + i] = unit[i];
                 }
             if (derivatives >= 2) {
-                std::copy_n(unit.col(1), n, second + j * ld);
+                std::copy_n(slope, n, second + j * ld);
                 if (curves(phi_))
-                    for (std::size_t i = 0; i < n; ++i) second[(hidden_ + j) * ld + i] = c[j] * unit.col(2)[i];
+                    for (std::size_t i = 0; i < n; ++i) second[(hidden_ + j) * ld + i] = c[j] * curve[i];
             }
         }
         if (derivatives >= 1) std::fill_n(first + 2 * hidden_ * ld, n, 1.0);

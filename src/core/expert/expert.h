@@ -21,6 +21,8 @@ struct ExpertBlock {
     std::size_t d;      // covariates without the ones
     std::size_t n;      // rows, a multiple of lane_multiple
     std::size_t valid;  // the first `valid` rows are data, the others padding
+    // The wide predictors' values, columns x.rows() apart, where the caller has them; else they are computed.
+    const double* predictors = nullptr;
 };
 
 class Expert {
@@ -34,7 +36,8 @@ class Expert {
     virtual const std::vector<std::pair<std::size_t, std::size_t>>& curved_pairs() const = 0;
 
     // value[n]; with derivatives >= 1 first[n x (wide + scalars)]; with derivatives >= 2 second[n x curved_pairs].
-    // Columns lie x.rows() apart. scratch holds at least `wide` columns.
+    // Columns lie x.rows() apart. scratch holds at least
+    // `wide` columns, and 3 beside them.
     virtual void evaluate(const ExpertBlock& block, const double* eta, int derivatives, double* value, double* first,
                           double* second, Buffer& scratch) const = 0;
 

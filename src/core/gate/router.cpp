@@ -44,7 +44,6 @@ class LinearRouter final : public Router {
   public:
     explicit LinearRouter(const RouterSpec& spec) : scale_(spec.scale), bound_(spec.bound_gate) {}
     bool scales_features() const override { return false; }
-    double feature_factor(double) const override { return 1; }
     GateConstraint constraint() const override {
         return {std::isfinite(bound_) ? ConstraintKind::ball : ConstraintKind::free, scale_ * bound_};
     }
@@ -63,7 +62,6 @@ class LinearRouter final : public Router {
 class CosineRouter final : public Router {
   public:
     explicit CosineRouter(const RouterSpec& spec) : scale_(spec.scale) {}
-    double feature_factor(double norm) const override { return std::isfinite(1 / norm) ? 1 / norm : 0; }
     GateConstraint constraint() const override { return {ConstraintKind::sphere, scale_}; }
     arma::mat to_gate(const arma::mat& beta) const override {
         arma::mat u(arma::size(beta));
@@ -95,7 +93,7 @@ class PerturbedCosineRouter final : public Router {
           tau1_(spec.tau1),
           tau2_(spec.tau2),
           bound_(spec.bound_gate) {}
-    double feature_factor(double norm) const override { return 1 / (norm + tau2_); }
+    double feature_offset() const override { return tau2_; }
     GateConstraint constraint() const override {
         return {ConstraintKind::ball, std::isfinite(bound_) ? scale_ * (bound_ / (bound_ + tau1_)) : scale_};
     }

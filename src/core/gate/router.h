@@ -22,10 +22,14 @@ class Router {
   public:
     virtual ~Router() = default;
 
-    // The scale a feature vector is multiplied with, from the norm of the (centred, scaled) covariates: zeta = factor
-    // * z. Called once a row; a router whose map is the identity says so and is not asked.
+    // The feature map of the (centred, scaled) covariates: zeta = z / (norm(z) + offset), 0 where that has no value. A
+    // router whose map is the identity says so and has no offset.
     virtual bool scales_features() const { return true; }
-    virtual double feature_factor(double norm) const = 0;
+    virtual double feature_offset() const { return 0; }
+    double feature_factor(double norm) const {
+        const double factor = 1 / (norm + feature_offset());
+        return factor <= std::numeric_limits<double>::max() ? factor : 0;
+    }
 
     virtual GateConstraint constraint() const = 0;
 

@@ -28,7 +28,7 @@ class ExpertDerivatives {
           slope_(rows, expert_.predictors()),
           curve_(rows, expert_.curved_pairs().size()),
           unused_(rows),
-          scratch_(rows, std::max<std::size_t>(1, expert_.wide())) {}
+          scratch_(rows, expert_.wide() + 3) {}
 
     void evaluate(const ExpertBlock& block, const arma::vec& eta, int order, ExpertValues& out) {
         const arma::uword rows = slope_.n_rows;

@@ -9,17 +9,11 @@ double LeastSquaresCriterion::add_rows(const Layout& layout, const arma::vec&, i
     const std::size_t k = layout.k(), n = block.n, own = block.predictors;
     const double *f = block.f.col(0), *w = block.w.col(0), *y = block.y.col(0);
     double* minus_wr = block.terms.col(0);
-    double value = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-        const double r = w[i] > 0 ? y[i] - f[i] : 0.0;
-        minus_wr[i] = -w[i] * r;
-        value += 0.5 * w[i] * r * r;
-    }
+    const double value = kernel::residuals(w, y, f, n, minus_wr);
     if (derivatives < 1) return value;
     for (std::size_t m = 0; m < k; ++m) {
-        const double *p = block.p.col(m), *h = block.h.col(m);
-        double* slope = block.slope.col(m);
-        for (std::size_t i = 0; i < n; ++i) slope[i] = p[i] > 0 ? p[i] * (h[i] - f[i]) : 0.0;
+        const double* p = block.p.col(m);
+        kernel::multiply_difference(p, block.h.col(m), f, n, block.slope.col(m));
         for (std::size_t a = 0; a < own; ++a)
             kernel::multiply(p, block.d1(m, a), n, block.slope.col(layout.predictor(m, a)));
     }
@@ -42,11 +36,11 @@ void LeastSquaresCriterion::pair(const Layout& layout, const PairGroup& group, s
     kernel::multiply3(w, gs, gt, n, normal);
     if (!exact) return;
     std::copy_n(normal, n, exact);
-    if (group.first == Features::gate) {
+    if (ps.features == Features::gate) {
         const double *pm = block.p.col(ps.owner), *ws = block.weighted.col(s), *wt = block.weighted.col(t);
         if (ps.owner == pt.owner) kernel::add(wt, n, exact);
         kernel::subtract_product(pm, wt, n, exact);
-        if (group.second == Features::gate) kernel::subtract_product(block.p.col(pt.owner), ws, n, exact);
+        if (pt.features == Features::gate) kernel::subtract_product(block.p.col(pt.owner), ws, n, exact);
     } else if (group.curved[j] >= 0) {
         kernel::add_product3(minus_wr, block.p.col(ps.owner), block.d2(ps.owner, group.curved[j]), n, exact);
     }

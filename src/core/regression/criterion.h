@@ -21,8 +21,11 @@ class Criterion {
     // The block's weighted sum. With derivatives, fills `slope` and `weighted` of the block.
     virtual double add_rows(const Layout& layout, const arma::vec& theta, int derivatives, Block& block) const = 0;
 
-    // Coefficients of pair j of a group: `normal` of the (positive semi-definite) model matrix and, if not null,
-    // `exact` of the Hessian. Both are given the rows' weights.
+    // Whether the normal matrix (the exact Hessian) has nothing for a pair of predictors, whatever the data.
+    virtual bool vanishes(const Predictor&, const Predictor&, bool /*exact*/) const { return false; }
+
+    // Coefficients of pair j of a group: `normal` of the (positive semi-definite) model matrix and `exact` of the
+    // Hessian, each with the rows' weights; null where it vanishes or is not asked for.
     virtual void pair(const Layout& layout, const PairGroup& group, std::size_t j, const Block& block, double* normal,
                       double* exact) const = 0;
 };

@@ -16,6 +16,7 @@ struct Predictor {
     std::size_t offset;  // first parameter in theta
     std::size_t owner;   // gate or expert k
     std::size_t local;   // number among the expert's own predictors; past them, the dispersion
+    bool dispersion = false;
 };
 
 class Layout {
@@ -36,7 +37,7 @@ class Layout {
             for (std::size_t a = 0; a < expert.scalars(); ++a)
                 predictors_.push_back({Features::one, eta(m) + expert.wide() * (dx + 1) + a, m, expert.wide() + a});
         for (std::size_t m = 0; dispersions > 0 && m < k; ++m)
-            predictors_.push_back({Features::one, dispersion(m), m, expert.predictors()});
+            predictors_.push_back({Features::one, dispersion(m), m, expert.predictors(), true});
     }
     std::size_t k() const { return k_; }
     std::size_t dx() const { return dx_; }

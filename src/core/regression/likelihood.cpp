@@ -1,5 +1,6 @@
 #include "regression/likelihood.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -18,7 +19,8 @@ void LikelihoodCriterion::densities(const Layout& layout, const arma::vec& theta
     double* eta = block.terms.col(parts * k);
     for (std::size_t m = 0; m < k; ++m) {
         const double* h = block.h.col(m);
-        for (std::size_t i = 0; i < n; ++i) eta[i] = h[i] + offset[i];
+        std::copy_n(h, n, eta);
+        kernel::add(offset, n, eta);
         const auto col = [&](Part part) { return block.terms.col(column(part, m)); };
         const DensityBlock out{n,       block.y.col(0), block.trials.col(0), col(log_density), col(d1),
                                col(d2), col(dphi),      col(d2phi),          col(dcross)};
@@ -32,20 +34,16 @@ double LikelihoodCriterion::shares(const Layout& layout, Block& block) const {
     const std::size_t k = layout.k(), n = block.n;
     const double *w = block.w.col(0), *gate_top = block.norm.col(0), *gate_sum = block.norm.col(1);
     for (std::size_t m = 0; m < k; ++m) {
-        const double *p = block.p.col(m), *logit = block.logit.col(m);
         double* joint = block.terms.col(column(log_density, m));
-        for (std::size_t i = 0; i < n; ++i) joint[i] = p[i] > 0 ? joint[i] + logit[i] : minus_infinity;
+        kernel::add_finite_part(block.p.col(m), block.logit.col(m), n, joint);
     }
     double *top = block.terms.col(parts * k), *sum = block.terms.col(parts * k + 1);
     double* ratio = block.terms.col(parts * k + 2);
     kernel::softmax(block.terms.col(column(log_density, 0)), parts * block_rows, k, n, nullptr,
                     block.terms.col(column(share, 0)), top, sum);
-    for (std::size_t i = 0; i < n; ++i) ratio[i] = sum[i] / gate_sum[i];
+    kernel::divide(sum, gate_sum, n, ratio);
     kernel::logarithm(ratio, n, ratio);
-    double value = 0;
-    for (std::size_t i = 0; i < n; ++i)
-        if (w[i] > 0) value += w[i] * (top[i] - gate_top[i] + ratio[i]);
-    return value;
+    return kernel::weighted_sum(w, top, gate_top, ratio, n);
 }
 
 // EM: responsibilities at the anchor, kept in `share` while the block is evaluated at theta.
@@ -79,16 +77,13 @@ double LikelihoodCriterion::add_rows(const Layout& layout, const arma::vec& thet
     if (derivatives < 1) return value;
     for (std::size_t m = 0; m < k; ++m) {
         const double *r = block.terms.col(column(share, m)), *p = block.p.col(m);
-        double* gate = block.slope.col(m);
-        for (std::size_t i = 0; i < n; ++i) gate[i] = p[i] - r[i];
+        kernel::subtract(p, r, n, block.slope.col(m));
         double* minus_score = block.terms.col(parts * k);
-        const double *score = block.terms.col(column(d1, m)), *of_phi = block.terms.col(column(dphi, m));
-        for (std::size_t i = 0; i < n; ++i) minus_score[i] = r[i] > 0 ? -r[i] * score[i] : 0.0;
+        kernel::multiply_negative(r, block.terms.col(column(d1, m)), n, minus_score);
         for (std::size_t a = 0; a < own; ++a)
             kernel::multiply(minus_score, block.d1(m, a), n, block.slope.col(layout.predictor(m, a)));
         if (layout.dispersions() == 0) continue;
-        double* phi = block.slope.col(layout.predictor(m, own));
-        for (std::size_t i = 0; i < n; ++i) phi[i] = r[i] > 0 ? -r[i] * of_phi[i] : 0.0;
+        kernel::multiply_negative(r, block.terms.col(column(dphi, m)), n, block.slope.col(layout.predictor(m, own)));
     }
     for (std::size_t s = 0; s < layout.predictors().size(); ++s)
         kernel::multiply(w, block.slope.col(s), n, block.weighted.col(s));
@@ -113,34 +108,27 @@ void LikelihoodCriterion::pair(const Layout& layout, const PairGroup& group, std
     const double* w = block.w.col(0);
     const std::size_t n = block.n, own = block.predictors;
     const bool same = ps.owner == pt.owner, em = anchor_ != nullptr, complete = information_ == Information::complete;
-    const auto zero = [n](double* out) { std::fill_n(out, n, 0.0); };
     const auto term = [&](Part part, std::size_t m) { return block.terms.col(column(part, m)); };
-    if (!complete) kernel::multiply(ws, block.slope.col(t), n, normal);
+    if (!complete && normal) kernel::multiply(ws, gt, n, normal);
+    if (!exact && !complete) return;
     if (ps.features == Features::gate && pt.features == Features::gate) {
-        const double *pm = block.p.col(ps.owner), *pn = block.p.col(pt.owner);
-        const double *rm = term(share, ps.owner), *rn = term(share, pt.owner);
-        double* information = complete ? normal : exact;
-        if (!information) return;
-        // w ([m = n] p_m - p_m p_n)
-        for (std::size_t i = 0; i < n; ++i) information[i] = w[i] * pm[i] * ((same ? 1.0 : 0.0) - pn[i]);
+        const double one = same ? 1 : 0;
+        double* information = complete && normal ? normal : exact;
+        kernel::covariance(w, block.p.col(ps.owner), block.p.col(pt.owner), one, n, information);
         if (!exact) return;
         if (information != exact) std::copy_n(information, n, exact);
-        if (em) return;
-        for (std::size_t i = 0; i < n; ++i) exact[i] += w[i] * rm[i] * (rn[i] - (same ? 1.0 : 0.0));
+        if (!em) kernel::subtract_covariance(w, term(share, ps.owner), term(share, pt.owner), one, n, exact);
         return;
     }
     if (ps.features == Features::gate) {
-        if (complete) zero(normal);
         if (!exact) return;
-        if (em || !same) zero(exact);
-        else std::copy_n(wt, n, exact);
-        if (!em) kernel::subtract_product(wt, term(share, ps.owner), n, exact);
+        if (same) std::copy_n(wt, n, exact);
+        else std::fill_n(exact, n, 0.0);
+        kernel::subtract_product(wt, term(share, ps.owner), n, exact);
         return;
     }
     if (!same) {
-        if (complete) zero(normal);
-        if (exact && em) zero(exact);
-        else if (exact) kernel::multiply(ws, gt, n, exact);
+        if (exact) kernel::multiply(ws, gt, n, exact);
         return;
     }
     const std::size_t m = ps.owner;
@@ -148,24 +136,30 @@ void LikelihoodCriterion::pair(const Layout& layout, const PairGroup& group, std
     // Both derivatives of log f in the expert's predictors come with those of its value.
     const double* hs = phi_s ? nullptr : block.d1(m, ps.local);
     const double* ht = phi_t ? nullptr : block.d1(m, pt.local);
-    if (complete) {
-        if (phi_s && phi_t) std::copy_n(term(kept_phi, m), n, normal);
-        else if (phi_s || phi_t) zero(normal);
+    if (complete && normal) {
+        if (phi_s) std::copy_n(term(kept_phi, m), n, normal);
         else kernel::multiply3(term(kept, m), hs, ht, n, normal);
     }
     if (!exact) return;
-    if (em) zero(exact);
+    if (em) std::fill_n(exact, n, 0.0);
     else kernel::multiply(ws, gt, n, exact);
     if (phi_s && phi_t) {
-        const double* both = term(d2phi, m);
-        for (std::size_t i = 0; i < n; ++i) exact[i] -= both[i];
+        kernel::subtract(exact, term(d2phi, m), n, exact);
     } else if (phi_s || phi_t) {
         kernel::subtract_product(term(dcross, m), phi_s ? ht : hs, n, exact);
     } else {
-        const double* both = term(d2, m);
-        for (std::size_t i = 0; i < n; ++i) exact[i] -= both[i] * hs[i] * ht[i];
+        kernel::subtract_product3(term(d2, m), hs, ht, n, exact);
         if (group.curved[j] >= 0) kernel::subtract_product(term(d1, m), block.d2(m, group.curved[j]), n, exact);
     }
+}
+
+// The complete data's likelihood is a sum of one function for the gates and one for each expert with its dispersion;
+// its information has nothing for an expert and its dispersion together.
+bool LikelihoodCriterion::vanishes(const Predictor& s, const Predictor& t, bool exact) const {
+    if (information_ != Information::complete || (exact && !anchor_)) return false;
+    const bool gate_s = s.features == Features::gate, gate_t = t.features == Features::gate;
+    if (gate_s || gate_t) return gate_s != gate_t;
+    return s.owner != t.owner || (!exact && s.dispersion != t.dispersion);
 }
 
 }  // namespace cosmoe

@@ -25,6 +25,7 @@ class LikelihoodCriterion final : public Criterion {
     const arma::vec* anchor() const override { return anchor_; }
     void remember(const Layout& layout, Block& block) const override;
     double add_rows(const Layout& layout, const arma::vec& theta, int derivatives, Block& block) const override;
+    bool vanishes(const Predictor& s, const Predictor& t, bool exact) const override;
     void pair(const Layout& layout, const PairGroup& group, std::size_t j, const Block& block, double* normal,
               double* exact) const override;
 

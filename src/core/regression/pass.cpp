@@ -1,6 +1,7 @@
 #include "regression/pass.h"
 
 #include <cmath>
+#include <map>
 
 #include "common/chunks.h"
 #include "common/errors.h"
@@ -15,10 +16,24 @@ constexpr std::size_t least_chunk = 4 * block_rows;
 
 std::size_t chunks(std::size_t rows) { return std::max<std::size_t>(1, std::min(most_chunks, rows / least_chunk)); }
 
+// Rounded up: the last chunks may be smaller, or empty.
+std::size_t chunk_size(std::size_t rows, std::size_t chunks) {
+    return round_up((rows + chunks - 1) / chunks, block_rows);
+}
+
 // The first column of a feature set; the single feature 1 is the last column of x.
 const double* start_of(const Block& block, Features f, std::size_t dx) {
     return f == Features::gate ? block.zeta.col(0) : f == Features::expert ? block.x.col(0) : block.x.col(dx);
 }
+
+// Of sets of `chosen` among k experts, or `enough`.
+std::size_t number_of_sets(std::size_t k, std::size_t chosen, std::size_t enough) {
+    double sets = 1;
+    for (std::size_t j = 0; j < chosen; ++j) sets = sets * static_cast<double>(k - j) / static_cast<double>(j + 1);
+    return sets < static_cast<double>(enough) ? static_cast<std::size_t>(sets + 0.5) : enough;
+}
+
+bool is_sparse(const Model& model) { return model.spec.router.top_k > 0 && model.spec.router.top_k < model.layout.k(); }
 
 }  // namespace
 
@@ -48,7 +63,45 @@ const Criterion& least_squares_criterion() {
 struct Pass::Sums {
     double value = 0;
     std::vector<double> gradient;  // one column a predictor, as wide as the widest feature set
-    std::vector<double> pairs;
+    std::vector<double> pairs;     // group after group
+
+    Sums(std::size_t gradients, std::size_t of_pairs) : gradient(gradients, 0.0), pairs(of_pairs, 0.0) {}
+    void clear() {
+        value = 0;
+        std::fill(gradient.begin(), gradient.end(), 0.0);
+        std::fill(pairs.begin(), pairs.end(), 0.0);
+    }
+    void add(const Sums& other) {
+        value += other.value;
+        for (std::size_t i = 0; i < gradient.size(); ++i) gradient[i] += other.gradient[i];
+        for (std::size_t i = 0; i < pairs.size(); ++i) pairs[i] += other.pairs[i];
+    }
+};
+
+// Sums of chunks that are done before their turn wait; there are about as many as threads, not as many as chunks.
+struct Pass::Total {
+    explicit Total(const Sums& zero) : sums(zero) {}
+
+    // Takes the sums of a chunk and leaves zeros in their place.
+    void take(std::size_t chunk, Sums& part) {
+        const std::lock_guard<std::mutex> lock(guard);
+        if (chunk != next) {
+            Sums zero(part.gradient.size(), part.pairs.size());
+            waiting.emplace(chunk, std::exchange(part, std::move(zero)));
+            return;
+        }
+        sums.add(part);
+        part.clear();
+        for (++next; !waiting.empty() && waiting.begin()->first == next; ++next) {
+            sums.add(waiting.begin()->second);
+            waiting.erase(waiting.begin());
+        }
+    }
+
+    Sums sums;
+    std::mutex guard;
+    std::size_t next = 0;
+    std::map<std::size_t, Sums> waiting;
 };
 
 Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hooks& hooks, const Criterion& criterion)
@@ -56,65 +109,84 @@ Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hook
       rows_(rows),
       threads_(model.expert->thread_safe() ? std::max<std::size_t>(1, threads) : 1),
       hooks_(hooks),
-      criterion_(criterion) {
+      criterion_(criterion),
+      aliased_(rows.shared() && !model.router->scales_features()) {
     const auto& predictors = model.layout.predictors();
     const auto& curved = model.expert->curved_pairs();
     const Features kinds[] = {Features::gate, Features::expert, Features::one};
-    std::size_t start = 0;
+    place_.resize(predictors.size() * predictors.size());
     for (std::size_t a = 0; a < 3; ++a)
         for (std::size_t b = a; b < 3; ++b) {
-            PairGroup group{kinds[a], kinds[b], {}, {}, 0, start};
+            PairGroup group;
+            group.first = kinds[a], group.second = kinds[b];
             for (std::size_t s = 0; s < predictors.size(); ++s)
                 for (std::size_t t = a == b ? s : 0; t < predictors.size(); ++t) {
                     const Predictor &ps = predictors[s], &pt = predictors[t];
-                    if (ps.features != kinds[a] || pt.features != kinds[b]) continue;
+                    if (features_of(ps) != kinds[a] || features_of(pt) != kinds[b]) continue;
                     int column = -1;
-                    if (kinds[a] != Features::gate && ps.owner == pt.owner)
+                    if (ps.features != Features::gate && ps.owner == pt.owner)
                         for (std::size_t c = 0; c < curved.size(); ++c)
                             if (curved[c] == std::make_pair(ps.local, pt.local)) column = static_cast<int>(c);
+                    place_[s + t * predictors.size()] = {groups_.size(), group.pairs.size()};
                     group.pairs.emplace_back(s, t);
                     group.curved.push_back(column);
+                    const auto row = [&](bool exact, std::size_t& count) {
+                        return criterion.vanishes(ps, pt, exact) ? -1 : static_cast<int>(count++);
+                    };
+                    group.normal.push_back(row(false, group.normals));
+                    group.exact.push_back(row(true, group.exacts));
                 }
             if (group.pairs.empty()) continue;
             const std::size_t da = model.layout.width(kinds[a]), db = model.layout.width(kinds[b]);
             group.columns = a == b ? da * (da + 1) / 2 : da * db;
-            start += 2 * group.pairs.size() * group.columns;
-            most_pairs_ = std::max(most_pairs_, group.pairs.size());
             groups_.push_back(std::move(group));
         }
+    // Experts are a set of bits below. With an anchor rows would have one set there and one here.
+    if (!is_sparse(model) || model.layout.k() > 64 || criterion.anchor()) return;
+    ModelSpec few = model.spec;
+    few.k = few.router.top_k;
+    few.router.top_k = 0;
+    if (few.dispersions > 1) few.dispersions = few.k;
+    few_model_ = std::make_unique<Model>(few, model.layout.dx(), model.layout.dz());
+    few_ = std::make_unique<Pass>(*few_model_, rows, 1, hooks, criterion);
 }
 
-std::unique_ptr<Block> Pass::take_block() const {
+std::shared_ptr<Block> Pass::lend_block() const {
+    const auto give_back = [this](Block* block) {
+        const std::lock_guard<std::mutex> lock(guard_);
+        spare_.emplace_back(block);
+    };
     const std::lock_guard<std::mutex> lock(guard_);
     if (!spare_.empty()) {
         std::unique_ptr<Block> block = std::move(spare_.back());
         spare_.pop_back();
-        return block;
+        return {block.release(), give_back};
     }
+    std::size_t most_rows = 1;
+    for (const PairGroup& group : groups_) most_rows = std::max(most_rows, group.height(Order::hessian));
     const Expert& expert = *model_.expert;
-    return std::make_unique<Block>(model_.layout, expert.predictors(), expert.curved_pairs().size(), expert.wide(),
-                                   criterion_.columns(model_.layout.k()), most_pairs_);
+    return {new Block(model_.layout, expert.predictors(), expert.curved_pairs().size(), expert.wide(),
+                      criterion_.columns(model_.layout.k()), most_rows),
+            give_back};
 }
 
-void Pass::give_back(std::unique_ptr<Block> block) const {
-    const std::lock_guard<std::mutex> lock(guard_);
-    spare_.push_back(std::move(block));
+// Runs task(first row, number of rows) for the blocks of rows first, ..., last - 1.
+template <class Task>
+void Pass::for_each_block(std::size_t first, std::size_t last, Task task) const {
+    for (; first < last; first += block_rows) task(first, std::min(block_rows, last - first));
 }
 
-// Runs task(chunk, first row, number of rows, block) for every block of every chunk.
+// Runs task(first row, number of rows, block) for every block of every chunk.
 template <class Task>
 void Pass::for_each_chunk(std::size_t rows, Task task) const {
-    const std::size_t count = chunks(rows);
-    const std::size_t size = round_up((rows + count - 1) / count, block_rows);
-    const auto lend = [this] {
-        return std::shared_ptr<Block>(take_block().release(),
-                                      [this](Block* block) { give_back(std::unique_ptr<Block>(block)); });
-    };
-    run_chunks(count, threads_, hooks_, lend, [&](std::size_t c, std::shared_ptr<Block>& block, const auto& go_on) {
-        const std::size_t last = std::min(rows, (c + 1) * size);
-        for (std::size_t first = c * size; first < last && go_on(); first += block_rows)
-            task(c, first, std::min(block_rows, last - first), *block);
-    });
+    const std::size_t size = chunk_size(rows, chunks(rows));
+    run_chunks(
+        chunks(rows), threads_, hooks_, [this] { return lend_block(); },
+        [&](std::size_t c, std::shared_ptr<Block>& block, const auto& go_on) {
+            for_each_block(c * size, std::min(rows, (c + 1) * size), [&](std::size_t first, std::size_t count) {
+                if (go_on()) task(first, count, *block);
+            });
+        });
 }
 
 // Fills logit, p, h, f and, with derivatives, first and second.
@@ -122,62 +194,87 @@ void Pass::forward(std::size_t first, std::size_t count, const std::size_t* inde
                    int derivatives, Block& block) const {
     const Layout& layout = model_.layout;
     const std::size_t k = layout.k(), n = round_up(count, lane_multiple), ld = block_rows;
-    const std::size_t own = block.predictors, curved = block.curved;
+    const std::size_t own = block.predictors, curved = block.curved, wide = model_.expert->wide();
+    const std::size_t dx = layout.dx(), dz = layout.dz();
     block.n = n, block.valid = count;
-    load_block(rows_, *model_.router, first, count, n, index, block.x, block.zeta);
+    if (aliased_) load_experts(rows_, first, count, n, index, block.x);
+    else load_block(rows_, *model_.router, first, count, n, index, block.x, block.zeta);
 
-    std::vector<double> bias(k);
-    for (std::size_t m = 0; m < k; ++m) bias[m] = theta[layout.bias(m)];
-    kernel::combine(block.zeta.col(0), ld, layout.dz(), theta.memptr(), layout.dz() + 1, k, n, block.logit.col(0), ld);
-    gate_probabilities(block.logit, bias.data(), k, n, model_.spec.router.top_k, block.mask, block.p, &block.norm);
+    const double* zeta = aliased_ ? block.x.col(0) : block.zeta.col(0);
+    const bool sparse = is_sparse(model_);
+    // A column of theta holds a gate's bias last, as the features hold ones.
+    kernel::combine(zeta, ld, sparse ? dz : dz + 1, theta.memptr(), dz + 1, k, n, block.logit.col(0), ld);
+    std::vector<double> bias(sparse ? k : 0);
+    for (std::size_t m = 0; m < bias.size(); ++m) bias[m] = theta[layout.bias(m)];
+    gate_probabilities(block.logit, sparse ? bias.data() : nullptr, k, n, model_.spec.router.top_k, block.mask, block.p,
+                       &block.norm);
 
-    double* f = block.f.col(0);
-    std::fill_n(f, n, 0.0);
-    const ExpertBlock rows{block.x, layout.dx(), n, count};
+    const double* eta = theta.memptr() + layout.eta(0);
+    if (wide == 1) kernel::combine(block.x.col(0), ld, dx + 1, eta, layout.q(), k, n, block.wide.col(0), ld);
+    for (std::size_t m = 0; wide > 1 && m < k; ++m)
+        kernel::combine(block.x.col(0), ld, dx + 1, eta + m * layout.q(), dx + 1, wide, n, block.wide.col(m * wide),
+                        ld);
     for (std::size_t m = 0; m < k; ++m) {
-        model_.expert->evaluate(rows, theta.memptr() + layout.eta(m), derivatives, block.h.col(m),
-                                block.first.col(m * own), block.second.col(m * curved), block.scratch);
-        const double *p = block.p.col(m), *h = block.h.col(m);
+        const ExpertBlock rows{block.x, dx, n, count, block.wide.col(m * wide)};
+        model_.expert->evaluate(rows, eta + m * layout.q(), derivatives, block.h.col(m), block.first.col(m * own),
+                                block.second.col(m * curved), block.scratch);
         // An expert without weight must not turn an overflow of its own into NaN.
-        for (std::size_t i = 0; i < n; ++i) f[i] += p[i] > 0 ? p[i] * h[i] : 0.0;
-        for (std::size_t i = 0; derivatives >= 1 && i < n; ++i) {
-            if (p[i] > 0) continue;
-            for (std::size_t a = 0; a < own; ++a) block.first.col(m * own + a)[i] = 0;
-            for (std::size_t c = 0; derivatives >= 2 && c < curved; ++c) block.second.col(m * curved + c)[i] = 0;
-        }
+        const double* p = block.p.col(m);
+        if (derivatives == 0 || kernel::all_positive(p, n)) continue;
+        for (std::size_t a = 0; a < own; ++a) kernel::clear_where_zero(p, n, block.first.col(m * own + a));
+        for (std::size_t c = 0; derivatives >= 2 && c < curved; ++c)
+            kernel::clear_where_zero(p, n, block.second.col(m * curved + c));
     }
+    kernel::mix(block.p.col(0), ld, block.h.col(0), ld, k, n, block.f.col(0));
 }
 
-void Pass::add_group(const PairGroup& group, Order order, Block& block, std::vector<double>& sums) const {
+void Pass::add_group(const PairGroup& group, Order order, Block& block, double* sums) const {
     const Layout& layout = model_.layout;
-    const std::size_t n = block.n, ld = block_rows, count = group.pairs.size();
-    for (std::size_t j = 0; j < count; ++j)
-        criterion_.pair(layout, group, j, block, block.coef.col(j),
-                        order == Order::hessian ? block.coef.col(count + j) : nullptr);
-    const std::size_t used = (order == Order::hessian ? 2 : 1) * group.pairs.size(), height = 2 * group.pairs.size();
+    const std::size_t n = block.n, ld = block_rows, height = group.height(order);
+    if (height == 0) return;
+    const auto column = [&](int row, std::size_t from) {
+        return row < 0 ? nullptr : block.coef.col(from + static_cast<std::size_t>(row));
+    };
+    for (std::size_t j = 0; j < group.pairs.size(); ++j) {
+        double* normal = column(group.normal[j], 0);
+        double* exact = order == Order::hessian ? column(group.exact[j], group.normals) : nullptr;
+        if (normal || exact) criterion_.pair(layout, group, j, block, normal, exact);
+    }
     const std::size_t da = layout.width(group.first), db = layout.width(group.second);
     const double* first = start_of(block, group.first, layout.dx());
     const double* second = start_of(block, group.second, layout.dx());
-    double* out = sums.data() + group.start;
-    for (std::size_t a = 0; a < da; ++a) {
-        const std::size_t from = group.symmetric() ? a : 0;
-        for (std::size_t b = from; b < db; ++b)
-            kernel::multiply(first + a * ld, second + b * ld, n, block.features.col(b - from));
-        kernel::cross_product(block.coef.col(0), ld, used, block.features.col(0), ld, db - from, n, out, height);
-        out += height * (db - from);
-    }
+    std::size_t waiting = 0;
+    const auto flush = [&] {
+        kernel::cross_product(block.coef.col(0), ld, height, block.features.col(0), ld, waiting, n, sums, height);
+        sums += height * waiting;
+        waiting = 0;
+    };
+    for (std::size_t a = 0; a < da; ++a)
+        for (std::size_t b = group.symmetric() ? a : 0; b < db; ++b) {
+            kernel::multiply(first + a * ld, second + b * ld, n, block.features.col(waiting++));
+            if (waiting == feature_columns) flush();
+        }
+    flush();
 }
 
 // Responses, weights, offsets and trials; rows of weight zero do not count, whatever their response.
 void Pass::load_rows(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const {
-    double *y = block.y.col(0), *w = block.w.col(0), *offset = block.offset.col(0), *trials = block.trials.col(0);
-    for (std::size_t i = 0; i < block.n; ++i) {
-        const std::size_t row = i < count ? (index ? index[first + i] : first + i) : 0;
-        w[i] = i < count ? (rows_.w ? rows_.w[row] : 1.0) : 0.0;
-        y[i] = rows_.y && w[i] > 0 ? rows_.y[row] : 0.0;
-        offset[i] = rows_.offset ? rows_.offset[row] : 0.0;
-        trials[i] = rows_.trials ? rows_.trials[row] : 1.0;
-    }
+    const auto load = [&](const double* column, Buffer& into) {
+        if (!column) return;
+        double* out = into.col(0);
+        if (index)
+            for (std::size_t i = 0; i < count; ++i) out[i] = column[index[first + i]];
+        else std::copy_n(column + first, count, out);
+        std::fill(out + count, out + block.n, 0.0);
+    };
+    load(rows_.y, block.y);
+    load(rows_.offset, block.offset);
+    load(rows_.trials, block.trials);
+    double* w = block.w.col(0);
+    load(rows_.w, block.w);
+    if (rows_.w) return kernel::clear_where_zero(w, block.n, block.y.col(0));
+    std::fill(w, w + count, 1.0);
+    std::fill(w + count, w + block.n, 0.0);
 }
 
 void Pass::add_block(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta,
@@ -195,38 +292,46 @@ void Pass::add_block(std::size_t first, std::size_t count, const std::size_t* in
     sums.value += criterion_.add_rows(layout, theta, derivatives, block);
     if (order == Order::value) return;
 
-    const std::size_t widest = std::max(layout.dx(), layout.dz()) + 1, ld = block_rows;
     // Runs of predictors over the same features share one product.
     for (std::size_t s = 0; s < predictors.size();) {
+        const Features kind = features_of(predictors[s]);
         std::size_t t = s;
-        while (t < predictors.size() && predictors[t].features == predictors[s].features) ++t;
-        const Features kind = predictors[s].features;
-        kernel::cross_product(start_of(block, kind, layout.dx()), ld, layout.width(kind), block.weighted.col(s), ld,
-                              t - s, block.n, sums.gradient.data() + s * widest, widest);
+        while (t < predictors.size() && features_of(predictors[t]) == kind) ++t;
+        kernel::cross_product(start_of(block, kind, layout.dx()), block_rows, layout.width(kind), block.weighted.col(s),
+                              block_rows, t - s, block.n, sums.gradient.data() + s * widest(), widest());
         s = t;
     }
-    if (order == Order::gradient) return;
-    for (const PairGroup& group : groups_) add_group(group, order, block, sums.pairs);
+    for (std::size_t g = 0; order >= Order::normal && g < groups_.size(); ++g)
+        add_group(groups_[g], order, block, sums.pairs.data() + start_of_group(g, order));
 }
 
-arma::mat Pass::unpack(const Sums& sums, std::size_t slice) const {
+std::size_t Pass::start_of_group(std::size_t g, Order order) const {
+    std::size_t start = 0;
+    for (std::size_t h = 0; h < g; ++h) start += groups_[h].height(order) * groups_[h].columns;
+    return start;
+}
+
+arma::mat Pass::unpack(const Sums& sums, Order order, bool exact) const {
     const Layout& layout = model_.layout;
     const auto& predictors = layout.predictors();
     arma::mat out(layout.size(), layout.size(), arma::fill::zeros);
-    for (const PairGroup& group : groups_) {
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+        const PairGroup& group = groups_[g];
         const std::size_t da = layout.width(group.first), db = layout.width(group.second);
-        const std::size_t count = group.pairs.size();
-        for (std::size_t j = 0; j < count; ++j) {
+        const std::size_t height = group.height(order);
+        for (std::size_t j = 0; j < group.pairs.size(); ++j) {
+            const int at = exact ? group.exact[j] : group.normal[j];
+            if (at < 0) continue;
             const auto [s, t] = group.pairs[j];
             const std::size_t row = predictors[s].offset, col = predictors[t].offset;
-            const double* value = sums.pairs.data() + group.start + slice * count + j;
+            const double* value = sums.pairs.data() + start_of_group(g, order) + (exact ? group.normals : 0) + at;
             // Predictors may share a parameter: everything is added.
             const auto add = [&](std::size_t i, std::size_t l) {
                 out(row + i, col + l) += *value;
                 if (s != t) out(col + l, row + i) += *value;
             };
             for (std::size_t a = 0; a < da; ++a)
-                for (std::size_t b = group.symmetric() ? a : 0; b < db; ++b, value += 2 * count) {
+                for (std::size_t b = group.symmetric() ? a : 0; b < db; ++b, value += height) {
                     add(a, b);
                     if (group.symmetric() && a != b) add(b, a);
                 }
@@ -236,48 +341,158 @@ arma::mat Pass::unpack(const Sums& sums, std::size_t slice) const {
 }
 
 Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const {
-    const Layout& layout = model_.layout;
-    const std::size_t widest = std::max(layout.dx(), layout.dz()) + 1;
-    std::size_t pair_size = 0;
-    if (order >= Order::normal)
-        for (const PairGroup& group : groups_) pair_size += 2 * group.pairs.size() * group.columns;
-    std::vector<Sums> parts(chunks(count));
-    for (Sums& part : parts) {
-        part.gradient.assign(widest * layout.predictors().size(), 0.0);
-        part.pairs.assign(pair_size, 0.0);
-    }
-    for_each_chunk(count, [&](std::size_t c, std::size_t first, std::size_t rows, Block& block) {
-        add_block(first, rows, index, theta, order, block, parts[c]);
-    });
-    Sums& total = parts[0];
-    for (std::size_t c = 1; c < parts.size(); ++c) {
-        total.value += parts[c].value;
-        for (std::size_t i = 0; i < total.gradient.size(); ++i) total.gradient[i] += parts[c].gradient[i];
-        for (std::size_t i = 0; i < total.pairs.size(); ++i) total.pairs[i] += parts[c].pairs[i];
-    }
+    // Sorted rows are best in few chunks: each has every set of experts once.
+    const std::size_t sets = few_ ? number_of_sets(model_.layout.k(), few_model_->layout.k(), count) : 0;
+    const std::size_t parts =
+        few_ ? std::max<std::size_t>(1, std::min(chunks(count), count / (16 * std::max<std::size_t>(1, sets))))
+             : chunks(count);
+    const std::size_t size = chunk_size(count, parts);
+    const Sums zero(order == Order::value ? 0 : widest() * model_.layout.predictors().size(),
+                    start_of_group(groups_.size(), order));
+    const bool sort = worth_sorting(size) && theta.is_finite();
+    Total total(zero);
+    struct Scratch {
+        std::shared_ptr<Block> block;
+        Sums sums;
+    };
+    run_chunks(
+        chunks(count), threads_, hooks_,
+        [&] {
+            return Scratch{lend_block(), zero};
+        },
+        [&](std::size_t c, Scratch& scratch, const auto& go_on) {
+            const std::size_t from = std::min(count, c * size), to = std::min(count, from + size);
+            if (sort) add_sorted(from, to, index, theta, order, *scratch.block, scratch.sums);
+            else
+                for_each_block(from, to, [&](std::size_t first, std::size_t rows) {
+                    if (go_on()) add_block(first, rows, index, theta, order, *scratch.block, scratch.sums);
+                });
+            if (go_on()) total.take(c, scratch.sums);
+        });
     Evaluation out;
-    out.value = total.value;
+    out.value = total.sums.value;
     if (order == Order::value) return out;
-    out.gradient = unpack_gradient(total.gradient.data());
-    if (order >= Order::normal) out.normal = unpack(total, 0);
-    if (order >= Order::hessian) out.hessian = unpack(total, 1);
+    out.gradient = unpack_gradient(total.sums.gradient.data());
+    if (order >= Order::normal) out.normal = unpack(total.sums, order, false);
+    if (order >= Order::hessian) out.hessian = unpack(total.sums, order, true);
     return out;
+}
+
+// ---- sparse gates ----------------------------------------------------------------------------------------------------
+
+// The work of a pass with matrices, in rows times experts squared: every set of experts fills lanes with empty rows, and
+// costs about as much again as 32 rows. Passes without matrices take the same way, for the same bits of the value.
+bool Pass::worth_sorting(std::size_t rows) const {
+    if (!few_ || rows == 0) return false;
+    const std::size_t k = model_.layout.k(), chosen = few_model_->layout.k();
+    const std::size_t sets = number_of_sets(k, chosen, rows);
+    return sets * (round_up((rows + sets - 1) / sets, lane_multiple) + 32) * chosen * chosen < rows * k * k;
+}
+
+// Appends the rows of a block, each with the set of its experts.
+void Pass::route(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Block& block,
+                 std::vector<std::pair<std::uint64_t, std::size_t>>& rows) const {
+    const Layout& layout = model_.layout;
+    const std::size_t k = layout.k(), chosen = few_model_->layout.k(), n = round_up(count, lane_multiple);
+    if (aliased_) load_experts(rows_, first, count, n, index, block.x);
+    else load_gates(rows_, *model_.router, first, count, n, index, block.zeta);
+    const double* zeta = aliased_ ? block.x.col(0) : block.zeta.col(0);
+    kernel::combine(zeta, block_rows, layout.dz(), theta.memptr(), layout.dz() + 1, k, n, block.logit.col(0),
+                    block_rows);
+    // p and mask, of k columns, are free for the largest scores and their experts.
+    largest_scores(block.logit, k, n, chosen, block.p, block.mask);
+    for (std::size_t i = 0; i < count; ++i) {
+        std::uint64_t set = 0;
+        for (std::size_t j = 0; j < chosen; ++j) set |= std::uint64_t{1} << static_cast<int>(block.mask.col(j)[i]);
+        rows.emplace_back(set, index ? index[first + i] : first + i);
+    }
+}
+
+void Pass::add_sorted(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta,
+                      Order order, Block& block, Sums& sums) const {
+    const Layout &all = model_.layout, &layout = few_model_->layout;
+    std::vector<std::pair<std::uint64_t, std::size_t>> rows;
+    rows.reserve(last - first);
+    for_each_block(first, last,
+                   [&](std::size_t from, std::size_t count) { route(from, count, index, theta, block, rows); });
+    std::sort(rows.begin(), rows.end());
+    std::vector<std::size_t> numbers(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) numbers[i] = rows[i].second;
+
+    const std::shared_ptr<Block> few_block = few_->lend_block();
+    Sums few(order == Order::value ? 0 : few_->widest() * layout.predictors().size(),
+             few_->start_of_group(few_->groups_.size(), order));
+    arma::vec few_theta(layout.size());
+    std::vector<std::size_t> experts(layout.k());
+    for (std::size_t from = 0, to = 0; from < rows.size(); from = to) {
+        while (to < rows.size() && rows[to].first == rows[from].first) ++to;
+        for (std::size_t m = 0, j = 0; m < all.k(); ++m)
+            if (rows[from].first >> m & 1) experts[j++] = m;
+        for (std::size_t j = 0; j < experts.size(); ++j) {
+            const auto copy = [&](std::size_t source, std::size_t count, std::size_t target) {
+                std::copy_n(theta.memptr() + source, count, few_theta.memptr() + target);
+            };
+            copy(all.gate(experts[j]), all.dz() + 1, layout.gate(j));
+            copy(all.eta(experts[j]), all.q(), layout.eta(j));
+            if (all.dispersions() > 0) copy(all.dispersion(experts[j]), 1, layout.dispersion(j));
+        }
+        few.clear();
+        for_each_block(from, to, [&](std::size_t start, std::size_t count) {
+            few_->add_block(start, count, numbers.data(), few_theta, order, *few_block, few);
+        });
+        add_few(experts, few, order, sums);
+    }
+}
+
+// Adds sums over `experts` to those over all.
+void Pass::add_few(const std::vector<std::size_t>& experts, const Sums& few, Order order, Sums& sums) const {
+    sums.value += few.value;
+    if (order == Order::value) return;
+    const auto& predictors = few_model_->layout.predictors();
+    const std::size_t number = model_.layout.predictors().size(), wide = widest();
+    const auto among_all = [&](const Predictor& p) {
+        const std::size_t m = experts[p.owner];
+        return p.features == Features::gate ? m : model_.layout.predictor(m, p.local);
+    };
+    for (std::size_t s = 0; s < predictors.size(); ++s)
+        for (std::size_t a = 0; a < wide; ++a)
+            sums.gradient[among_all(predictors[s]) * wide + a] += few.gradient[s * wide + a];
+    for (std::size_t g = 0; order >= Order::normal && g < few_->groups_.size(); ++g) {
+        const PairGroup& group = few_->groups_[g];
+        const double* from = few.pairs.data() + few_->start_of_group(g, order);
+        for (std::size_t j = 0; j < group.pairs.size(); ++j) {
+            const std::size_t s = among_all(predictors[group.pairs[j].first]);
+            const std::size_t t = among_all(predictors[group.pairs[j].second]);
+            const auto [all, pair] = place_[s + t * number];
+            const PairGroup& whole = groups_[all];
+            double* to = sums.pairs.data() + start_of_group(all, order);
+            const auto add = [&](int row_from, int row_to) {
+                if (row_from < 0) return;
+                for (std::size_t c = 0; c < group.columns; ++c)
+                    to[static_cast<std::size_t>(row_to) + c * whole.height(order)] +=
+                        from[static_cast<std::size_t>(row_from) + c * group.height(order)];
+            };
+            add(group.normal[j], whole.normal[pair]);
+            if (order == Order::hessian && group.exact[j] >= 0)
+                add(static_cast<int>(group.normals) + group.exact[j],
+                    static_cast<int>(whole.normals) + whole.exact[pair]);
+        }
+    }
 }
 
 arma::vec Pass::unpack_gradient(const double* sums) const {
     const Layout& layout = model_.layout;
     const auto& predictors = layout.predictors();
-    const std::size_t widest = std::max(layout.dx(), layout.dz()) + 1;
     arma::vec gradient(layout.size(), arma::fill::zeros);
     for (std::size_t s = 0; s < predictors.size(); ++s)
         for (std::size_t a = 0; a < layout.width(predictors[s].features); ++a)
-            gradient[predictors[s].offset + a] += sums[s * widest + a];
+            gradient[predictors[s].offset + a] += sums[s * widest() + a];
     return gradient;
 }
 
 void Pass::predict(const arma::vec& theta, const Prediction& out) const {
     const std::size_t k = model_.layout.k(), n = rows_.n;
-    for_each_chunk(n, [&](std::size_t, std::size_t first, std::size_t count, Block& block) {
+    for_each_chunk(n, [&](std::size_t first, std::size_t count, Block& block) {
         forward(first, count, nullptr, theta, 0, block);
         const auto copy = [&](const Buffer& from, std::size_t columns, double* to) {
             for (std::size_t m = 0; to && m < columns; ++m) std::copy_n(from.col(m), count, to + m * n + first);
@@ -292,12 +507,12 @@ void Pass::predict(const arma::vec& theta, const Prediction& out) const {
 void Pass::jacobian(const arma::vec& theta, double* out) const {
     const Layout& layout = model_.layout;
     const auto& predictors = layout.predictors();
-    for_each_chunk(rows_.n, [&](std::size_t, std::size_t first, std::size_t count, Block& block) {
+    for_each_chunk(rows_.n, [&](std::size_t first, std::size_t count, Block& block) {
         forward(first, count, nullptr, theta, 1, block);
         load_rows(first, count, nullptr, block);
         criterion_.add_rows(layout, theta, 1, block);
         for (std::size_t s = 0; s < predictors.size(); ++s) {
-            const double* features = start_of(block, predictors[s].features, layout.dx());
+            const double* features = start_of(block, features_of(predictors[s]), layout.dx());
             const double* slope = block.slope.col(s);
             for (std::size_t a = 0; a < layout.width(predictors[s].features); ++a) {
                 double* column = out + (predictors[s].offset + a) * rows_.n + first;

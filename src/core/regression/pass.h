@@ -3,8 +3,11 @@
 // order, so results do not depend on the number of threads.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "common/hooks.h"
@@ -61,29 +64,50 @@ class Pass {
     void jacobian(const arma::vec& theta, double* out) const;
 
   private:
-    struct Sums;  // a chunk's totals
-    std::unique_ptr<Block> take_block() const;
-    void give_back(std::unique_ptr<Block> block) const;
+    struct Sums;   // a chunk's totals
+    struct Total;  // adds them in order
+    std::shared_ptr<Block> lend_block() const;
+    void load_rows(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const;
     void forward(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta,
                  int derivatives, Block& block) const;
-    void load_rows(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const;
     void add_block(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Order order,
                    Block& block, Sums& sums) const;
-    void add_group(const PairGroup& group, Order order, Block& block, std::vector<double>& sums) const;
-    arma::mat unpack(const Sums& sums, std::size_t slice) const;
-    arma::vec unpack_gradient(const double* sums) const;
+    void add_group(const PairGroup& group, Order order, Block& block, double* sums) const;
+    template <class Task>
+    void for_each_block(std::size_t first, std::size_t last, Task task) const;
     template <class Task>
     void for_each_chunk(std::size_t rows, Task task) const;
+
+    // Rows with a sparse gate: those that are sent to the same experts are a dense model of these experts alone.
+    bool worth_sorting(std::size_t rows) const;
+    void add_sorted(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta, Order order,
+                    Block& block, Sums& sums) const;
+    void route(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Block& block,
+               std::vector<std::pair<std::uint64_t, std::size_t>>& rows) const;
+    void add_few(const std::vector<std::size_t>& experts, const Sums& few, Order order, Sums& sums) const;
+
+    std::size_t widest() const { return std::max(model_.layout.dx(), model_.layout.dz()) + 1; }
+    // The features of a predictor, under one name where gate and experts have the same.
+    Features features_of(const Predictor& predictor) const {
+        return aliased_ && predictor.features == Features::gate ? Features::expert : predictor.features;
+    }
+    arma::mat unpack(const Sums& sums, Order order, bool exact) const;
+    arma::vec unpack_gradient(const double* sums) const;
+    // The number of sums of the groups before group g.
+    std::size_t start_of_group(std::size_t g, Order order) const;
 
     const Model& model_;
     const Rows& rows_;
     std::size_t threads_;
     const Hooks& hooks_;
     const Criterion& criterion_;
+    const bool aliased_;  // the gate's features are the experts' covariates
     std::vector<PairGroup> groups_;
-    std::size_t most_pairs_ = 1;
+    std::vector<std::pair<std::size_t, std::size_t>> place_;  // group and number of the pair s, t at s + t * predictors
     mutable std::mutex guard_;
     mutable std::vector<std::unique_ptr<Block>> spare_;  // from one evaluation to the next
+    std::unique_ptr<const Model> few_model_;             // a dense model of top_k experts
+    std::unique_ptr<const Pass> few_;
 };
 
 }  // namespace cosmoe

@@ -1,5 +1,6 @@
 #include "regression/rows.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/kernels.h"
@@ -12,8 +13,7 @@ void load_column(const double* column, double center, double scale, std::size_t 
     const double factor = 1 / scale;
     if (index)
         for (std::size_t i = 0; i < count; ++i) out[i] = (column[index[first + i]] - center) * factor;
-    else
-        for (std::size_t i = 0; i < count; ++i) out[i] = (column[first + i] - center) * factor;
+    else kernel::standardize(column + first, center, factor, count, out);
     std::fill(out + count, out + padded, 0.0);
 }
 
@@ -26,14 +26,15 @@ double safe_norm(const Buffer& z, std::size_t d, std::size_t row) {
     return top * std::sqrt(sum);
 }
 
-void scale_features(const Router& router, std::size_t d, std::size_t count, std::size_t padded, Buffer& z) {
-    double* factor = z.col(d);  // the column of ones, filled later
-    kernel::row_sum_of_squares(z.col(0), z.rows(), d, padded, factor);
-    for (std::size_t i = 0; i < count; ++i) {
-        const bool plain = factor[i] > 1e-280 && factor[i] < 1e280;
-        factor[i] = router.feature_factor(plain ? std::sqrt(factor[i]) : safe_norm(z, d, i));
-    }
-    for (std::size_t j = 0; j < d; ++j) kernel::multiply(z.col(j), factor, padded, z.col(j));
+// zeta = factor * z; the factor of each row from its norm.
+void scale_features(const Router& router, std::size_t d, std::size_t count, std::size_t padded, const Buffer& z,
+                    Buffer& zeta) {
+    double* factor = zeta.col(d);  // the column of ones, filled later
+    const bool plain = kernel::inverse_norms(z.col(0), z.rows(), d, padded, router.feature_offset(), factor);
+    // Squares that over- or underflow, and zeros (padding among them).
+    for (std::size_t i = 0; !plain && i < count; ++i) factor[i] = router.feature_factor(safe_norm(z, d, i));
+    std::fill(factor + count, factor + padded, 0.0);
+    for (std::size_t j = 0; j < d; ++j) kernel::multiply(z.col(j), factor, padded, zeta.col(j));
 }
 
 void load_columns(const double* data, std::size_t n, std::size_t d, const arma::vec& center, const arma::vec& scale,
@@ -48,14 +49,34 @@ void fill_ones(std::size_t count, std::size_t padded, double* column) {
     std::fill(column + count, column + padded, 0.0);
 }
 
+bool same(const arma::vec& a, const arma::vec& b) {
+    return a.n_elem == b.n_elem && std::equal(a.begin(), a.end(), b.begin());
+}
+
 }  // namespace
+
+bool Rows::shared() const { return x == z && dx == dz && same(x_center, z_center) && same(x_scale, z_scale); }
+
+void load_experts(const Rows& rows, std::size_t first, std::size_t count, std::size_t padded, const std::size_t* index,
+                  Buffer& x) {
+    load_columns(rows.x, rows.n, rows.dx, rows.x_center, rows.x_scale, first, count, padded, index, x);
+    fill_ones(count, padded, x.col(rows.dx));
+}
+
+void load_gates(const Rows& rows, const Router& router, std::size_t first, std::size_t count, std::size_t padded,
+                const std::size_t* index, Buffer& zeta) {
+    load_columns(rows.z, rows.n, rows.dz, rows.z_center, rows.z_scale, first, count, padded, index, zeta);
+    if (router.scales_features()) scale_features(router, rows.dz, count, padded, zeta, zeta);
+    fill_ones(count, padded, zeta.col(rows.dz));
+}
 
 void load_block(const Rows& rows, const Router& router, std::size_t first, std::size_t count, std::size_t padded,
                 const std::size_t* index, Buffer& x, Buffer& zeta) {
-    load_columns(rows.x, rows.n, rows.dx, rows.x_center, rows.x_scale, first, count, padded, index, x);
-    load_columns(rows.z, rows.n, rows.dz, rows.z_center, rows.z_scale, first, count, padded, index, zeta);
-    if (router.scales_features()) scale_features(router, rows.dz, count, padded, zeta);
-    fill_ones(count, padded, x.col(rows.dx));
+    load_experts(rows, first, count, padded, index, x);
+    if (!rows.shared()) return load_gates(rows, router, first, count, padded, index, zeta);
+    if (router.scales_features()) scale_features(router, rows.dz, count, padded, x, zeta);
+    else
+        for (std::size_t j = 0; j < rows.dz; ++j) std::copy_n(x.col(j), padded, zeta.col(j));
     fill_ones(count, padded, zeta.col(rows.dz));
 }
 

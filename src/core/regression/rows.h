@@ -20,10 +20,16 @@ struct Rows {
     const double* offset = nullptr;                  // of a likelihood's linear predictors; null: zeros
     const double* trials = nullptr;                  // of a binomial response, which is a share; null: ones
     arma::vec x_center, x_scale, z_center, z_scale;  // empty: 0 and 1
+
+    bool shared() const;  // whether gate and experts see the same columns
 };
 
 // Loads rows first, first + 1, ... (or those `index` names) into `x` (covariates, then ones) and `zeta` (the router's
 // feature map, then ones); padding rows are all zero.
+void load_experts(const Rows& rows, std::size_t first, std::size_t count, std::size_t padded, const std::size_t* index,
+                  Buffer& x);
+void load_gates(const Rows& rows, const Router& router, std::size_t first, std::size_t count, std::size_t padded,
+                const std::size_t* index, Buffer& zeta);
 void load_block(const Rows& rows, const Router& router, std::size_t first, std::size_t count, std::size_t padded,
                 const std::size_t* index, Buffer& x, Buffer& zeta);
 
