@@ -126,6 +126,19 @@ describe_machine <- function() {
   )
 }
 
+# The figures whose ratio has grown by more than a fifth since results.csv was written. Figures are found by their words;
+# numbers in brackets and behind semicolons (counts, seconds of this run) may differ.
+worse_than_recorded <- function(results, folder) {
+  file <- file.path(folder, "results.csv")
+  if (!file.exists(file)) return(results[0, ])
+  recorded <- utils::read.csv(file)
+  key <- function(table) paste(table$task, gsub("\\([^)]*\\)|[;:].*", "", table$figure))
+  before <- recorded$ratio[match(key(results), key(recorded))]
+  # More is better where the ratio counts successes.
+  worse <- ifelse(results$goal == "always", before > 1.2 * results$ratio, results$ratio > 1.2 * before)
+  cbind(results, recorded = before)[worse %in% TRUE, ]
+}
+
 write_results <- function(results, machine, folder) {
   utils::write.csv(results, file.path(folder, "results.csv"), row.names = FALSE)
   number <- function(v) if (is.na(v)) "" else format(signif(v, 3), scientific = abs(v) < 1e-3, trim = TRUE)

@@ -15,7 +15,7 @@ for (file in c("common.R", "datasets.R", "em_plain.R", list.files(bench_folder, 
 
 tasks <- list(
   pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em,
-  peers = task_peers, layer = task_layer, study = task_study
+  peers = task_peers, layer = task_layer, study = task_study, micro = task_micro, scale = task_scale
 )
 unknown <- setdiff(chosen, names(tasks))
 if (length(unknown)) stop("unknown task: ", paste(unknown, collapse = ", "), call. = FALSE)
@@ -26,6 +26,11 @@ for (name in if (length(chosen)) chosen else names(tasks)) {
   results <- rbind(results, tasks[[name]]())
 }
 if (is.null(results)) quit(status = 0)
+slower <- worse_than_recorded(results, bench_folder)
+if (nrow(slower)) {
+  message("Worse than the recorded figures by more than a fifth:")
+  print(slower, row.names = FALSE, digits = 3)
+}
 print(results, row.names = FALSE, digits = 3)
 if (!length(chosen)) write_results(results, describe_machine(), bench_folder)
 promised <- results$met[!is.na(results$met)]

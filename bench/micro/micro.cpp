@@ -170,6 +170,7 @@ BENCHMARK(exponentials);
 BENCHMARK_CAPTURE(pass, gradient_d10_k4_linear, Order::gradient, 10, 4, "linear", "linear");
 BENCHMARK_CAPTURE(pass, gradient_d10_k4_gelu, Order::gradient, 10, 4, "linear", "gelu");
 BENCHMARK_CAPTURE(pass, gradient_d10_k4_cosine, Order::gradient, 10, 4, "perturbed_cosine", "linear");
+BENCHMARK_CAPTURE(pass, gradient_d32_k8_cosine, Order::gradient, 32, 8, "perturbed_cosine", "linear");
 BENCHMARK_CAPTURE(pass, gradient_d32_k8_linear, Order::gradient, 32, 8, "linear", "linear");
 BENCHMARK_CAPTURE(pass, gradient_d32_k8_gelu, Order::gradient, 32, 8, "linear", "gelu");
 BENCHMARK_CAPTURE(pass, normal_d10_k4_linear, Order::normal, 10, 4, "linear", "linear");

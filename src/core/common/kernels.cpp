@@ -16,7 +16,7 @@ namespace cosmoe {
 
 #if COSMOE_WIDE
 #pragma GCC push_options
-#pragma GCC optimize("O3", "no-math-errno")
+#pragma GCC optimize("O3")
 #endif
 
 namespace portable {

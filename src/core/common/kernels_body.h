@@ -164,20 +164,38 @@ void cross_product(const double* a, std::size_t lda, std::size_t na, const doubl
     cross_last_strip<cross_columns - 1>(nb - j, a, lda, na, b + j * ldb, ldb, n, out + j * ldo, ldo);
 }
 
-bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out) {
-    const Vec lower = Vec{} + 1e-280, upper = Vec{} + 1e280;
-    Vec least = upper, largest = lower;
-    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
-        Vec acc = {};
-        for (std::size_t j = 0; j < na; ++j) {
-            const Vec v = load(a + j * lda + r);
-            acc += v * v;
+// Square roots of positive normal numbers: 1 / sqrt by Newton's method, which doubles the correct digits of a first
+// guess from the halved exponent, and a last correction. The compilers do not put sqrt() on lanes, because of errno.
+static inline Vec root(Vec v) {
+    typedef unsigned long long Bits __attribute__((vector_size(8 * COSMOE_LANES), may_alias));
+    Vec inverse = (Vec)(0x5fe6eb50c7b537a9ULL - ((Bits)v >> 1));
+    for (int i = 0; i < 4; ++i) inverse *= 1.5 - 0.5 * v * inverse * inverse;
+    const Vec value = v * inverse;
+    return value + 0.5 * inverse * (v - value * value);
+}
+
+template <int V>
+static inline void norm_tile(const double* a, std::size_t lda, std::size_t na, double offset, Vec& least, Vec& largest,
+                             double* out) {
+    Vec acc[V] = {};
+    for (std::size_t j = 0; j < na; ++j)
+        for (int i = 0; i < V; ++i) {
+            const Vec v = load(a + j * lda + i * COSMOE_LANES);
+            acc[i] += v * v;
         }
-        least = acc < least ? acc : least;
-        largest = acc > largest ? acc : largest;
-        store(out + r, acc);
+    for (int i = 0; i < V; ++i) {
+        least = acc[i] < least ? acc[i] : least;
+        largest = acc[i] > largest ? acc[i] : largest;
+        store(out + i * COSMOE_LANES, 1.0 / (root(acc[i]) + offset));
     }
-    for (std::size_t r = 0; r < n; ++r) out[r] = 1.0 / (__builtin_sqrt(out[r]) + offset);
+}
+
+bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out) {
+    Vec least = Vec{} + 1e280, largest = Vec{} + 1e-280;
+    std::size_t row = 0;
+    for (; row + 4 * COSMOE_LANES <= n; row += 4 * COSMOE_LANES)
+        norm_tile<4>(a + row, lda, na, offset, least, largest, out + row);
+    for (; row < n; row += COSMOE_LANES) norm_tile<1>(a + row, lda, na, offset, least, largest, out + row);
     bool plain = true;
     for (int l = 0; l < COSMOE_LANES; ++l) plain = plain && least[l] > 1e-280 && largest[l] < 1e280;
     return plain;
@@ -315,9 +333,13 @@ void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, 
     }
 }
 
+// The next block of the column is asked for ahead of time: no processor looks beyond a page by itself.
 void standardize(const double* column, double center, double factor, std::size_t n, double* out) {
     std::size_t r = 0;
-    for (; r + COSMOE_LANES <= n; r += COSMOE_LANES) store(out + r, (load(column + r) - center) * factor);
+    for (; r + COSMOE_LANES <= n; r += COSMOE_LANES) {
+        __builtin_prefetch(column + n + r, 0, 2);
+        store(out + r, (load(column + r) - center) * factor);
+    }
     for (; r < n; ++r) out[r] = (column[r] - center) * factor;
 }
 
@@ -446,10 +468,12 @@ void softmax(const double* logit, std::size_t ld, std::size_t k, std::size_t n, 
     }
 }
 
-// Standard normal distribution function and density by W. J. Cody's rational approximations (Math. Comp. 23, 1969),
-// all three ranges computed and selected, so that the loop stays free of branches.
+// Standard normal distribution function and density by W. J. Cody's rational approximations (Math. Comp. 23, 1969).
+// Numerators and denominators of all three ranges are computed and selected, so that the loop stays free of branches
+// and has one division; the polynomials in 1 / x^2 of the tail are written in x^2. Beyond 40 all is as at 40.
 static inline void normal_cdf(double x, double* cdf, double* density) {
-    const double y = x < 0 ? -x : x;
+    double y = x < 0 ? -x : x;
+    y = y < 40.0 ? y : 40.0;
     const double ysq = y * y;
     const double gauss = fast_exp(-0.5 * ysq);
 
@@ -457,7 +481,7 @@ static inline void normal_cdf(double x, double* cdf, double* density) {
     num = (num + 2.2352520354606839287) * ysq, den = (den + 47.20258190468824187) * ysq;
     num = (num + 161.02823106855587881) * ysq, den = (den + 976.09855173777669322) * ysq;
     num = (num + 1067.6894854603709582) * ysq, den = (den + 10260.932208618978205) * ysq;
-    const double centre = x * (num + 18154.981253343561249) / (den + 45507.789335026729956);
+    const double num_centre = x * (num + 18154.981253343561249), den_centre = den + 45507.789335026729956;
 
     num = 1.0765576773720192317e-8 * y, den = y;
     num = (num + 0.39894151208813466764) * y, den = (den + 22.266688044328115691) * y;
@@ -467,20 +491,25 @@ static inline void normal_cdf(double x, double* cdf, double* density) {
     num = (num + 2494.5375852903726711) * y, den = (den + 18615.571640885098091) * y;
     num = (num + 6848.1904505362823326) * y, den = (den + 34900.952721145977266) * y;
     num = (num + 11602.651437647350124) * y, den = (den + 38912.003286093271411) * y;
-    const double shoulder = gauss * (num + 9842.7148383839780218) / (den + 19685.429676859990727);
+    const double num_shoulder = num + 9842.7148383839780218, den_shoulder = den + 19685.429676859990727;
 
-    const double z = 1.0 / (ysq > 1.0 ? ysq : 1.0);
-    num = 0.02307344176494017303 * z, den = z;
-    num = (num + 0.21589853405795699) * z, den = (den + 1.28426009614491121) * z;
-    num = (num + 0.1274011611602473639) * z, den = (den + 0.468238212480865118) * z;
-    num = (num + 0.022235277870649807) * z, den = (den + 0.0659881378689285515) * z;
-    num = (num + 0.001421619193227893466) * z, den = (den + 0.00378239633202758244) * z;
-    const double series = z * (num + 2.9112874951168792e-5) / (den + 7.29751555083966205e-5);
-    const double tail = gauss * (0.398942280401432677939946 - series) / (y > 1.0 ? y : 1.0);
+    num = 2.9112874951168792e-5 * ysq, den = 7.29751555083966205e-5 * ysq;
+    num = (num + 0.001421619193227893466) * ysq, den = (den + 0.00378239633202758244) * ysq;
+    num = (num + 0.022235277870649807) * ysq, den = (den + 0.0659881378689285515) * ysq;
+    num = (num + 0.1274011611602473639) * ysq, den = (den + 0.468238212480865118) * ysq;
+    num = (num + 0.21589853405795699) * ysq, den = (den + 1.28426009614491121) * ysq;
+    const double series = num + 0.02307344176494017303, below = ysq * (den + 1.0);
+    const double num_tail = 0.398942280401432677939946 * below - series, den_tail = below * y;
 
-    const double upper = y <= 5.656854249492380 ? shoulder : tail;
-    const double outer = x > 0 ? 1.0 - upper : upper;
-    *cdf = y <= 0.67448975 ? 0.5 + centre : outer;
+    const bool centre = y <= 0.67448975, shoulder = y <= 5.656854249492380;
+    const double ratio = (centre     ? num_centre
+                          : shoulder ? num_shoulder
+                                     : num_tail) /
+                         (centre     ? den_centre
+                          : shoulder ? den_shoulder
+                                     : den_tail);
+    const double upper = gauss * ratio, outer = x > 0 ? 1.0 - upper : upper;
+    *cdf = centre ? 0.5 + ratio : outer;
     *density = 0.398942280401432677939946 * gauss;
 }
 
