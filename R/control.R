@@ -21,7 +21,10 @@
 #'   this fraction of the residual variance. The default 1e-6 is far below what the data can tell: parameters are then
 #'   within about a thousandth of their standard errors of the solution.
 #' @param threads Number of threads, a whole number. Results are the same bit for bit for any number. The default 1
-#'   leaves the choice to the user.
+#'   leaves the choice to the user. Threads and workers do not add up: a process uses no more threads than
+#'   [future::availableCores()] grants it, which is one in the workers of `multisession` and `multicore` plans; give
+#'   `threads = 1` for a cluster with several workers on one machine. Threads pay for few fits to many rows, workers
+#'   for many fits (starts, replicates, folds).
 #' @param bound_gate Largest norm of each reported \eqn{\beta_k}, in its units (with `standardize = TRUE`, those of
 #'   the standardized gate covariates); `Inf`, the default, for none. The cosine router ignores it: norms carry
 #'   nothing there.
@@ -98,6 +101,11 @@ as_control <- function(x, argument = "control") {
   unknown <- setdiff(names(x), names(formals(moe_control)))
   if (length(unknown)) stop_input(argument, I(paste("a list with", enumerate(unknown))), expected)
   do.call(moe_control, x)
+}
+
+# What a process may use of the threads asked for: a worker of a parallel plan has one core.
+usable_threads <- function(threads) {
+  if (threads > 1L) min(threads, as.integer(future::availableCores())) else threads
 }
 
 #' @export

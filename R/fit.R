@@ -143,6 +143,7 @@ fit_settings <- function(k, router, expert, standardize, control, method = "ls",
   method <- check_choice(method, c("ls", "em"))
   likelihood <- as_likelihood(method, family, sigma)
   control <- as_control(control)
+  control$threads <- usable_threads(control$threads)
   if (method == "em" && control$optimizer == "sgd") {
     stop_input("control$optimizer", "sgd", "another for maximum likelihood")
   }

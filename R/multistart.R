@@ -299,6 +299,7 @@ run_starts <- function(search, starts, passes, progress = NULL) {
 run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
+  control$threads <- usable_threads(control$threads)
   par <- start[intersect(c("u", "b", "eta", "phi", "beta"), names(start))]
   fit <- core_call(core_fit(search$model, search$rows, par, control))
   fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes

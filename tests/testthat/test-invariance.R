@@ -258,6 +258,23 @@ test_that("parallel workers give the same fit as one process", {
   expect_identical(together, alone)
 })
 
+test_that("a worker of a parallel plan uses one thread, and no process more than it has cores", {
+  skip_on_cran()
+  expect_equal(cosmoe:::usable_threads(1L), 1L)
+  expect_lte(cosmoe:::usable_threads(1000L), future::availableCores())
+  old <- future::plan(future::multisession, workers = 2)
+  on.exit(future::plan(old))
+  usable <- future.apply::future_lapply(1:2, function(i) cosmoe:::usable_threads(4L), future.packages = "cosmoe")
+  expect_identical(usable, list(1L, 1L))
+  threads_of_fit <- function(i) {
+    x <- matrix(stats::rnorm(60), 30)
+    fit <- suppressWarnings(fit_cosine_moe(x, x[, 1], control = moe_control(n_starts = 1, threads = 4)))
+    fit$control$threads
+  }
+  fitted <- future.apply::future_lapply(1:2, threads_of_fit, future.packages = "cosmoe", future.seed = TRUE)
+  expect_identical(fitted, list(1L, 1L))
+})
+
 # ---- the canonical representative ----------------------------------------------------------------------------------
 
 # Centre of the smallest ball round the columns of u, from all pairs and triples (d = 2).
