@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/errors.h"
+#include "regression/thinned.h"
 #include "solver/geometry.h"
 #include "solver/nlopt_solver.h"
 #include "solver/trust_region.h"
@@ -106,7 +107,7 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
     const Settings solver = solver_settings(rows, settings);
     const Em em(model, family, rows, settings, solver, hooks);
     const Hooks none;
-    const LikelihoodCriterion criterion(family);
+    const LikelihoodCriterion criterion(family, Information::complete);
     const Pass quiet(model, rows, settings.threads, none, criterion);
     Fit fit;
     SolverResult& result = fit;
@@ -143,6 +144,7 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
             ModelObjective objective(model, em.pass());
             Settings rest = solver;
             rest.exact_below = slow_gain, rest.exact_after = patience;
+            if (newton) rest.exact_first = approach(model, family, rows, settings.threads, hooks, rest, em.pass(), fit);
             rest.max_passes = std::max(1, solver.max_passes - fit.passes);
             SolverResult finish =
                 newton ? minimise_trust_region(objective, model.constraints, fit.theta, rest, hooks)
