@@ -20,7 +20,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
   shared <- identical(attr(expert, "term.labels"), attr(gate, "term.labels"))
   x <- design_matrix(expert, frame, contrasts)
   z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
-  raw <- raw_frame(formula, data, call, env, full)
+  raw <- raw_frame(formula, data, call, env, full, frame)
   response <- read_response(frame[[1L]], nrow(frame), response_words(names(frame)[1L]), likelihood)
   list(
     y = response$y,

@@ -48,11 +48,13 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
 given_start <- function(start, search, router, expert) {
   par <- c(list(kind = "given"), working_parameters(start, router, expert, search$rows, search$model))
   if (!is_likelihood(search$model) || length(par$phi)) return(par)
-  sample <- start_sample(search$rows, search$model)
-  gate <- core_call(core_predict(
-    search$model[c("router", "expert", "k")], list(x = sample$x, z = sample$z), par[c("u", "b", "eta")], 1L
-  ))$gate
-  par$phi <- start_dispersions(par$eta, gate + 1e-8, sample, search$model)
+  use <- drawn_rows(search$rows)
+  sample <- sample_responses(search$rows, use)
+  at <- core_call(core_predict(
+    search$model[c("router", "expert", "k")], take_rows(search$rows, use), par[c("u", "b", "eta")], 1L
+  ))
+  mean <- mean_of_link(search$model$family, at$expert + sample$offset)
+  par$phi <- start_dispersions(mean, at$gate + 1e-8, sample, search$model)
   par
 }
 
@@ -204,7 +206,7 @@ thinned_search <- function(search, most = max(2000L, 40L * core_size(search$mode
   if (!is.null(rows$w)) use <- counts[use]
   search$rows$x <- rows$x[use, , drop = FALSE]
   if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
-  columns <- intersect(c("y", "w", "offset", "trials", "target", "target_weight"), names(rows))
+  columns <- intersect(c("y", "w", "offset", "trials"), names(rows))
   search$rows[columns] <- lapply(rows[columns], function(value) value[use])
   search$df_residual <- max(length(use) - search$df, 1)
   search$thinned <- TRUE
@@ -380,14 +382,14 @@ starts_table <- function(runs, best, search) {
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
   spurious <- are_degenerate(runs) & !isTRUE(best$degenerate)
-  data.frame(
+  list2DF(list(
     start = seq_along(runs),
     kind = column("kind", ""),
     objective = user_objective(objective, search$rows),
     passes = as.integer(column("passes", 0)),
     status = ifelse(are_degenerate(runs), "degenerate", column("status", "")),
     reached_best = !is.na(objective) & !spurious & same_optimum(objective, best$objective, search)
-  )
+  ))
 }
 
 convergence_of <- function(best, control, by) {
@@ -454,23 +456,28 @@ sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 500
   for (first in seq.int(1L, n, by = block)) {
     use <- first:min(n, first + block - 1L)
     part <- rows
-    part$x <- rows$x[use, , drop = FALSE]
-    if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
+    if (n > block) {
+      part$x <- rows$x[use, , drop = FALSE]
+      if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
+    }
     now <- core_call(core_predict(model, part, par, threads))
-    weight <- if (is.null(w)) rep(1, length(use)) else w[use]
+    weigh <- function(v) if (is.null(w)) v else w[use] * v
     if (!is.null(mixture)) {
       now$expert <- mixture$means(now$expert, use)
-      now$f <- rowSums(ifelse(now$gate > 0, now$gate * now$expert, 0))
-      own <- row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use)))
-      entropy <- entropy + sum(ifelse(weight > 0, weight * own, 0))
+      now$f <- rowSums(product_or_zero(now$gate, now$expert))
+      own <- row_entropy(mixture$log_joint(now$gate, now$expert, use))
+      entropy <- entropy + sum(if (is.null(w)) own else product_or_zero(w[use], own))
     }
     f[use] <- now$f
-    gate <- gate + colSums(weight * now$gate)
-    influence <- influence + colSums(weight * (now$gate * (now$expert - now$f))^2)
-    for (i in seq_len(k)) {
-      joint <- weight * now$gate[, i] * now$gate
-      both[i, ] <- both[i, ] + colSums(joint)
-      difference[i, ] <- difference[i, ] + colSums(joint * (now$expert[, i] - now$expert)^2)
+    weighted <- weigh(now$gate)
+    gate <- gate + colSums(weighted)
+    influence <- influence + colSums(weigh((now$gate * (now$expert - now$f))^2))
+    both <- both + crossprod(weighted, now$gate)
+    for (i in seq_len(k - 1L)) {
+      for (j in i + seq_len(k - i)) {
+        apart <- sum(weighted[, i] * now$gate[, j] * (now$expert[, i] - now$expert[, j])^2)
+        difference[i, j] <- difference[j, i] <- difference[i, j] + apart
+      }
     }
   }
   total <- if (is.null(w)) n else sum(w)
@@ -495,9 +502,19 @@ responsibilities <- function(log_joint) {
 
 row_maxima <- function(m) Reduce(pmax, lapply(seq_len(ncol(m)), function(j) m[, j]))
 
-row_entropy <- function(share) {
-  terms <- share * log(share)
-  -rowSums(ifelse(share > 0, terms, 0))
+# The entropies of these probabilities.
+row_entropy <- function(log_joint) {
+  below <- log_joint - row_maxima(log_joint)
+  share <- exp(below)
+  total <- rowSums(share)
+  log(total) - rowSums(product_or_zero(share, below)) / total
+}
+
+# share * value, 0 where the share is 0 and the value infinite or unknown.
+product_or_zero <- function(share, value) {
+  product <- share * value
+  if (anyNA(product)) product[share == 0] <- 0
+  product
 }
 
 # What a reader must know of a solution; indices of experts in the reported order.

@@ -72,6 +72,9 @@ bool approach(const Model& model, const Family& family, const Rows& rows, std::s
     if (passes < 1 || static_cast<double>(rows.n) < worth_it * static_cast<double>(most)) return false;
     const std::vector<std::size_t> counted = rows_with_weight(rows);
     if (static_cast<double>(counted.size()) < worth_it * static_cast<double>(most)) return false;
+    at.value = all.evaluate(at.theta, Order::value).value;
+    at.trace.push_back(at.value);
+    if (!std::isfinite(at.value)) return false;
     Part part;
     take_part(rows, spread_rows(counted, most), part);
 

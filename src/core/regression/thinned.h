@@ -8,9 +8,9 @@
 
 namespace cosmoe {
 
-// Moves `at`, whose value over all rows is known, to the solution for a part of the rows when that gains more than
-// chance would there and is better over all rows too. True if it is then near a maximum. Adds to at.passes; the others'
-// settings are those of the fit. Few rows, or few passes left, are no change.
+// Moves `at` to the solution for a part of the rows when that gains more than chance would there and is better over all
+// rows too; true if it is then near a maximum. at.value is set, at.passes added to. With few rows, or few passes in the
+// settings (those of the fit), nothing is done. `all` is the pass over all rows.
 bool approach(const Model& model, const Family& family, const Rows& rows, std::size_t threads, const Hooks& hooks,
               const Settings& settings, const Pass& all, SolverResult& at);
 

@@ -19,6 +19,9 @@ void update_scale(const arma::mat& normal, const Constraints& constraints, arma:
     scale = arma::max(0.5 * scale, common_in_blocks(normal.diag(), constraints, 1e-10));
 }
 
+// A step that promises less than this part of what is enough is not worth a pass.
+constexpr double precise = 1e-4;
+
 // The step that promised too little to go on costs one more pass, whose derivatives the certificate needs, and takes a
 // converged run from within a thousandth of a standard error of the solution to within its square.
 void take_last(Objective& objective, const arma::vec& trial, Evaluation& here, SolverResult& out) {
@@ -100,7 +103,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 // A longer step than that one promises at most the square of the ratio more.
                 const double longer = std::max(1.0, radius / residual_norm);
                 if (!here.hessian.is_empty() && step.predicted <= enough * longer * longer && promises_nothing()) {
-                    if (out.passes < settings.max_passes)
+                    if (step.predicted > precise * enough && out.passes < settings.max_passes)
                         take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
                                   here, out);
                     return finish(Status::converged);
