@@ -304,6 +304,7 @@ confint.moe_bootstrap <- function(object, parm, level = 0.95, method = c("percen
 #' @export
 print.moe_bootstrap <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   status <- x$status$status
   count <- count_words(length(status), "replicate")
   print_line("Bootstrap of a mixture of experts: ", count, ", ", bootstrap_words(x$type, x$status))

@@ -21,7 +21,9 @@ check_data <- function(data, k, router, expert, standardize, likelihood = NULL) 
   linear_gate <- k > 1L && (standardize || router$name == "linear")
   linear_experts <- expert_is_linear_form(expert)
   if (linear_experts) check_columns(data$x, rows, data$names$x, "expert")
-  if (linear_gate && !(linear_experts && is.null(data$z))) check_columns(if (is.null(data$z)) data$x else data$z, rows, data$names$z, "gate")
+  if (linear_gate && !(linear_experts && is.null(data$z))) {
+    check_columns(if (is.null(data$z)) data$x else data$z, rows, data$names$z, "gate")
+  }
   invisible(n)
 }
 

@@ -7,8 +7,8 @@ is_likelihood <- function(model) !is.null(model$family)
 # maximum, since an expert may pass through a few points exactly with sigma -> 0.
 least_spread <- 1e-3
 
-# Adds to rows: offset, trials; shift, of the objective by the unit of the response; spike, the dispersion parameter at which an expert degenerates,
-# and its bound.
+# Adds to rows: offset, trials; shift, of the objective by the unit of the response; spike, the dispersion parameter at
+# which an expert degenerates, and its bound.
 likelihood_rows <- function(rows, data, likelihood) {
   family <- likelihood$family
   rows$offset <- if (!is.null(data$offset)) data$offset / rows$y_scale

@@ -24,24 +24,24 @@
 #' @details
 #' *Coordinates.* Other packages (`lmtest::coeftest()`, `car::linearHypothesis()`, `multcomp::glht()`, or
 #' `coef(fit) / sqrt(diag(vcov(fit)))` by hand) combine `coef(fit)` with `vcov(fit)` entry by entry. So both are in the
-#' coordinates `"identifiable"`: a gate's own bias and vector have no standard errors, because its origin is a convention,
-#' while contrasts with the mean of all gates have. With `"all"` come the parameters as the model is written down, for
-#' which there is no covariance matrix.
+#' coordinates `"identifiable"`: a gate's own bias and vector have no standard errors, because their origin is a
+#' convention, while contrasts with the mean of all gates have. With `"all"` come the parameters as the model is written
+#' down, for which there is no covariance matrix.
 #'
-#' With `"gate"` and `"all"` the gate's coefficients are a canonical representative: one vector may be added to all \eqn{u_k} and one number to
-#' all biases without any change of the model. For cosine routers with `standardize = TRUE` they belong to the
-#' covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
+#' With `"gate"` and `"all"` the gate's coefficients are a canonical representative: one vector may be added to all
+#' \eqn{u_k} and one number to all biases without any change of the model. For cosine routers with `standardize = TRUE`
+#' they belong to the covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
 #' the boundary; its direction is that of `fit$gate$u`.
 #'
 #' For standard errors and tests see [vcov.cosine_moe()], [confint.cosine_moe()] and [summary.cosine_moe()];
 #' [logLik.cosine_moe()] for likelihood and AIC.
 #'
 #' @return
-#' * `coef()`: for `"identifiable"`, the default, a vector with names such as `gate1:lstat` and `expert1:lstat`: biases of
-#'   the gates minus their mean, vectors minus theirs (\eqn{\beta_k} for the linear router and the bounded \eqn{u_k} for
-#'   the others), then the experts' parameters. A fit with one expert has no gate there. For `"gate"` a matrix with one column for each expert, the bias in the row `(Intercept)` and
-#'   \eqn{\beta_k} below it; for `"experts"` one with the parameters of each expert, intercept first; for `"all"` both
-#'   in one vector.
+#' * `coef()`: for `"identifiable"`, the default, a vector with names such as `gate1:lstat` and `expert1:lstat`: biases
+#'   of the gates minus their mean, vectors minus theirs (\eqn{\beta_k} for the linear router and the bounded \eqn{u_k}
+#'   for the others), then the experts' parameters. A fit with one expert has no gate there. For `"gate"` a matrix with
+#'   one column for each expert, the bias in the row `(Intercept)` and \eqn{\beta_k} below it; for `"experts"` one with
+#'   the parameters of each expert, intercept first; for `"all"` both in one vector.
 #' * `residuals()`: a numeric vector; `fitted()` and `weights()` too (`NULL` without weights). After `na.action =
 #'   na.exclude` all three have `NA` for the rows that the fit dropped.
 #' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable

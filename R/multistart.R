@@ -487,9 +487,11 @@ sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 500
   if (length(mixture$dispersion)) {
     alike <- abs(outer(log(mixture$dispersion), log(mixture$dispersion), "-")) < 1e-3
   }
+  # An expert that runs off spreads a mixture's fitted values without limit.
+  near <- max(min(spread, mixture$spread), 1e-300)
   list(
     f = f, gate_mean = gate / total, influence = influence / total / spread, entropy = entropy,
-    both = both, difference = ifelse(alike, difference / pmax(both, 1e-300) / spread, Inf)
+    both = both, difference = ifelse(alike, difference / pmax(both, 1e-300) / near, Inf)
   )
 }
 

@@ -55,6 +55,7 @@
 #' @export
 print.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print_head(x, digits)
   shown <- ifelse(x$gate_mean > 0 & x$gate_mean < 5e-4, "<0.001", format(round(x$gate_mean, 3L)))
   weights <- paste(names(x$gate_mean), shown)
@@ -96,6 +97,7 @@ summary.cosine_moe <- function(object, ...) {
 #' @export
 print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print_head(x, digits)
   print_residuals(x, digits)
   errors <- length(x$no.errors) == 0L

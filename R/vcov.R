@@ -15,7 +15,7 @@
 #'
 #' @details
 #' *Coordinates.* For each gate its bias and its vector, minus the mean over all gates: `gate1:(Intercept)`,
-#' `gate1:<covariate>`, ...; then the experts' parameters, `expert1:(Intercept)`, ..., in the order of `coef(fit, "all")`. The
+#' `gate1:<covariate>`, ...; then the experts' parameters, `expert1:(Intercept)`, ...: those of `coef(fit)`. The
 #' vector is \eqn{\beta_k} for the linear router and the bounded \eqn{u_k} (see [routers]) for the others: with
 #' `standardize = TRUE` that of the standardized covariates, whose centre and scale are taken as known. The contrasts of
 #' the gates sum to zero, so the matrix is singular. A fit with one expert has no gate.

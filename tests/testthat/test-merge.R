@@ -263,3 +263,18 @@ test_that("bad arguments say so", {
     plot(merge_experts(fit), which = "fitted")
   })
 })
+
+test_that("after an interrupt no further model is refitted", {
+  fit <- rich_fit(3)
+  stopped <- fit
+  stopped$convergence$status <- "interrupted"
+  calls <- 0
+  refit <- cosmoe:::refit_all
+  environment(refit) <- list2env(list(refit_merged = function(...) {
+    calls <<- calls + 1
+    stopped
+  }), parent = asNamespace("cosmoe"))
+  fits <- refit(3:1, list(), fit, NULL)
+  expect_identical(calls, 1)
+  expect_identical(cosmoe:::refit_columns(fits)$status, c("converged", "interrupted", "interrupted"))
+})

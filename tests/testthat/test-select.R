@@ -193,7 +193,9 @@ test_that("bad arguments say so", {
     select_experts(y ~ x, data, criterion = "cv", folds = 41)
     select_experts(y ~ x, data, criterion = "cv", folds = 30, group = "g")
     select_experts(y ~ x, data, criterion = "cv", repeats = 0)
-    select_experts(y ~ x, data, criterion = "cv", group = "nobody")
+    select_experts(y ~ x, data, criterion = "cv", group = "nobody"),
+    select_experts(y ~ x, data, criterion = "cv", group = g),
+    select_experts(data["x"], data$y, criterion = "cv", group = nobody)
     select_experts(y ~ x, data, criterion = "cv", group = 1:3)
     select_experts(y ~ x, data, criterion = "cv", group = c(NA, 2:40))
     select_experts(y ~ x, data, start = list())
@@ -232,4 +234,13 @@ test_that("an interrupt gives what has been fitted where that is asked for", {
   expect_identical(table$status, c("converged", "interrupted", "interrupted"))
   settings$control$on_interrupt <- "stop"
   expect_error(sweep(prepared, settings, 1:3, fit$call), class = "cosmoe_error_interrupt")
+})
+
+test_that("a group that cannot be evaluated is one clear error", {
+  data <- lines_data(1, 40)
+  quote_it <- "the name of a column in quotes"
+  expect_error(select_experts(y ~ x, data, criterion = "cv", group = nobody), quote_it, class = "cosmoe_error_input")
+  expect_error(
+    select_experts(data["x"], data$y, criterion = "cv", group = nobody), quote_it, class = "cosmoe_error_input"
+  )
 })
