@@ -93,7 +93,7 @@ formula_of_response <- function(formula) {
   if (inherits(formula, "Formula") || length(formula) < 3L) return(formula)
   side <- formula[[2L]]
   while (is.call(side) && identical(side[[1L]], quote(`(`))) side <- side[[2L]]
-  operators <- c("*", "/", "^", ":", "%in%", "%%", "%/%")
+  operators <- c("-", "*", "/", "^", ":", "%in%", "%%", "%/%")
   is_term <- is.call(side) && is.name(side[[1L]]) && as.character(side[[1L]]) %in% operators
   if (is_term) formula[[2L]] <- call("I", formula[[2L]])
   formula
