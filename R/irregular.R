@@ -49,7 +49,8 @@ certain_words <- function(fit, info) {
   share <- mean_of_link(fit$family, at$expert + values(info$rows$offset, 0))
   weight <- rows$each * rows$w / mean(rows$w[rows$w > 0]) * values(info$rows$trials, 1)
   doubt <- colSums(weight * at$gate * share * (1 - share))
-  about("expert", which(doubt < 0.01), "foretells its responses without doubt", "foretell their responses without doubt")
+  sure <- which(doubt < 0.01)
+  about("expert", sure, "foretells its responses without doubt", "foretell their responses without doubt")
 }
 
 # B'HB is the identity when the exact Hessian is the expected one.

@@ -30,8 +30,8 @@
 #'
 #' With `"gate"` and `"all"` the gate's coefficients are a canonical representative: one vector may be added to all
 #' \eqn{u_k} and one number to all biases without any change of the model. For cosine routers with `standardize = TRUE`
-#' they belong to the covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
-#' the boundary; its direction is that of `fit$gate$u`.
+#' they belong to the covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite
+#' \eqn{\beta_k} means a gate on the boundary; its direction is that of `fit$gate$u`.
 #'
 #' For standard errors and tests see [vcov.cosine_moe()], [confint.cosine_moe()] and [summary.cosine_moe()];
 #' [logLik.cosine_moe()] for likelihood and AIC.

@@ -75,8 +75,11 @@ test_that("coef() has the estimates of vcov(): the delta method from coordinates
     free <- coef(at$fit)[-(4:6)]
     free[1:3] <- coef(at$fit)[1:3] - coef(at$fit)[4:6]
     # From there to contrasts with the mean of both gates.
-    map <- rbind(cbind(diag(3) / 2, matrix(0, 3, length(free) - 3)), cbind(-diag(3) / 2, matrix(0, 3, length(free) - 3)),
-                 cbind(matrix(0, length(free) - 3, 3), diag(length(free) - 3)))
+    rest <- length(free) - 3
+    map <- rbind(
+      cbind(rbind(diag(3), -diag(3)) / 2, matrix(0, 6, rest)),
+      cbind(matrix(0, rest, 3), diag(rest))
+    )
     expect_equal(drop(map %*% free), unname(coef(at$fit)), label = name)
     information <- -numDeriv::hessian(function(t) sum(rows(drop(map %*% t))), free)
     expect_equal(unname(vcov(at$fit)), map %*% solve(information, t(map)), tolerance = 1e-5, label = name)

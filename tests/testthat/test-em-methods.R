@@ -214,7 +214,8 @@ test_that("one expert has the covariance matrix of glm()", {
 
 test_that("coefficients have the dispersions among them", {
   fit <- em_cached("gaussian")$fit
-  expect_equal(utils::tail(coef(fit, "all"), 2), c("expert1:sigma" = sigma(fit)[[1]], "expert2:sigma" = sigma(fit)[[2]]))
+  sigmas <- c("expert1:sigma" = sigma(fit)[[1]], "expert2:sigma" = sigma(fit)[[2]])
+  expect_equal(utils::tail(coef(fit, "all"), 2), sigmas)
   expect_equal(utils::tail(names(coef(fit, "identifiable")), 2), c("expert1:log(sigma)", "expert2:log(sigma)"))
   expect_equal(names(coef(em_cached("Gamma")$fit, "all"))[9], "expert1:shape")
   expect_length(coef(em_cached("poisson")$fit), 8)

@@ -193,9 +193,7 @@ test_that("bad arguments say so", {
     select_experts(y ~ x, data, criterion = "cv", folds = 41)
     select_experts(y ~ x, data, criterion = "cv", folds = 30, group = "g")
     select_experts(y ~ x, data, criterion = "cv", repeats = 0)
-    select_experts(y ~ x, data, criterion = "cv", group = "nobody"),
-    select_experts(y ~ x, data, criterion = "cv", group = g),
-    select_experts(data["x"], data$y, criterion = "cv", group = nobody)
+    select_experts(y ~ x, data, criterion = "cv", group = "nobody")
     select_experts(y ~ x, data, criterion = "cv", group = 1:3)
     select_experts(y ~ x, data, criterion = "cv", group = c(NA, 2:40))
     select_experts(y ~ x, data, start = list())

@@ -140,7 +140,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     exact = true;  // the model that holds for short steps
                 } else {
                     const auto miss = [&](const arma::mat& curvature) {
-                        return std::abs(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, curvature * step.q) + actual);
+                        return std::abs(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, curvature * step.q) +
+                                        actual);
                     };
                     const double miss_normal = miss(normal), miss_hessian = miss(hessian);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
