@@ -23,17 +23,21 @@ startup_install <- function() {
   dir.create(library, recursive = TRUE)
   on.exit(unlink(folder, recursive = TRUE))
   sources <- startup_sources(dirname(bench_folder), folder)
-  began <- clock()
+  used <- function() sum(proc.time()[c("user.child", "sys.child")])
+  began <- c(clock(), used())
   status <- system2(file.path(R.home("bin"), "R"),
     c("CMD", "INSTALL", "--strip", "--no-multiarch", paste0("--library=", shQuote(library)), shQuote(sources)),
     env = "MAKEFLAGS=-j2", stdout = FALSE, stderr = FALSE
   )
-  seconds <- clock() - began
+  seconds <- c(clock(), used()) - began
   if (status != 0) stop("the package could not be installed from clean sources")
   size <- sum(file.size(list.files(library, recursive = TRUE, full.names = TRUE))) / 1e6
   rbind(
     bench_row("startup", "size of the installed package, stripped, MB", size, NA, "below 5", met = size < 5),
-    bench_row("startup", "installation from clean sources, two cores, s", seconds, NA, "below 180", met = seconds < 180)
+    bench_row("startup", sprintf("installation from clean sources, two cores, s (%.0f s of processors)", seconds[2]),
+      seconds[1], NA, "below 180",
+      met = seconds[1] < 180
+    )
   )
 }
 
