@@ -425,18 +425,11 @@ degenerate_status <- function(best, spike, family) {
   best
 }
 
-# What turns the experts of a block of rows (`use`) into mean responses and responsibilities.
+# What turns the experts' values into mean responses and responsibilities. `data` as from R/data.R.
 mixture_of <- function(data, likelihood, phi, k) {
-  family <- likelihood$family
-  dispersion <- if (length(phi)) rep_len(exp(phi), k)
-  at <- function(values, use) if (is.null(values)) 0 else values[use]
   list(
-    dispersion = dispersion,
-    means = function(eta, use) mean_of_link(family, eta + at(data$offset, use)),
-    log_joint = function(gate, means, use) {
-      trials <- if (is.null(data$trials)) 1 else data$trials[use]
-      log(gate) + log_density(family, data$y[use], trials, means, dispersion)
-    },
+    family = likelihood$family, phi = if (length(phi)) rep_len(phi, k) else numeric(k),
+    dispersed = length(phi) > 0L, rows = data[intersect(c("y", "offset", "trials"), names(data))],
     spread = column_scales(cbind(data$y), data$w)$scale^2
   )
 }
@@ -448,50 +441,30 @@ mixture_of <- function(data, likelihood, phi, k) {
 # entropy of the responsibilities.
 sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 50000L) {
   n <- nrow(rows$x)
-  k <- model$k
-  f <- numeric(n)
-  entropy <- 0
-  gate <- influence <- numeric(k)
-  both <- difference <- matrix(0, k, k)
-  for (first in seq.int(1L, n, by = block)) {
-    use <- first:min(n, first + block - 1L)
-    part <- rows
+  own <- c(mixture$rows, list(w = w))
+  parts <- lapply(seq.int(1L, n, by = block), function(first) {
     if (n > block) {
-      part$x <- rows$x[use, , drop = FALSE]
-      if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
+      use <- first:min(n, first + block - 1L)
+      rows$x <- rows$x[use, , drop = FALSE]
+      if (!is.null(rows$z)) rows$z <- rows$z[use, , drop = FALSE]
+      own <- lapply(own, function(v) v[use])
     }
-    now <- core_call(core_predict(model, part, par, threads))
-    weigh <- function(v) if (is.null(w)) v else w[use] * v
-    if (!is.null(mixture)) {
-      now$expert <- mixture$means(now$expert, use)
-      now$f <- rowSums(product_or_zero(now$gate, now$expert))
-      own <- row_entropy(mixture$log_joint(now$gate, now$expert, use))
-      entropy <- entropy + sum(if (is.null(w)) own else product_or_zero(w[use], own))
-    }
-    f[use] <- now$f
-    weighted <- weigh(now$gate)
-    gate <- gate + colSums(weighted)
-    influence <- influence + colSums(weigh((now$gate * (now$expert - now$f))^2))
-    both <- both + crossprod(weighted, now$gate)
-    for (i in seq_len(k - 1L)) {
-      for (j in i + seq_len(k - i)) {
-        apart <- sum(weighted[, i] * now$gate[, j] * (now$expert[, i] - now$expert[, j])^2)
-        difference[i, j] <- difference[j, i] <- difference[i, j] + apart
-      }
-    }
-  }
+    now <- core_call(core_predict(model, rows, par, threads))
+    core_call(core_outcome(now$gate, now$expert, own, mixture$family, as.double(mixture$phi)))
+  })
+  sums <- function(name) Reduce(`+`, lapply(parts, function(part) part[[name]]))
+  f <- if (length(parts) == 1L) parts[[1L]]$f else unlist(lapply(parts, function(part) part$f))
+  both <- sums("both")
   total <- if (is.null(w)) n else sum(w)
   spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
   spread <- max(spread, mixture$spread, 1e-300)
-  alike <- matrix(TRUE, k, k)
-  if (length(mixture$dispersion)) {
-    alike <- abs(outer(log(mixture$dispersion), log(mixture$dispersion), "-")) < 1e-3
-  }
   # An expert that runs off spreads a mixture's fitted values without limit.
-  near <- max(min(spread, mixture$spread), 1e-300)
+  difference <- sums("difference") / pmax(both, 1e-300) / max(min(spread, mixture$spread), 1e-300)
+  # Experts with different dispersions are different.
+  if (isTRUE(mixture$dispersed)) difference[abs(outer(mixture$phi, mixture$phi, "-")) >= 1e-3] <- Inf
   list(
-    f = f, gate_mean = gate / total, influence = influence / total / spread, entropy = entropy,
-    both = both, difference = ifelse(alike, difference / pmax(both, 1e-300) / near, Inf)
+    f = f, gate_mean = sums("gate") / total, influence = sums("influence") / total / spread,
+    entropy = sums("entropy"), both = both, difference = difference
   )
 }
 
@@ -503,21 +476,6 @@ responsibilities <- function(log_joint) {
 }
 
 row_maxima <- function(m) Reduce(pmax, lapply(seq_len(ncol(m)), function(j) m[, j]))
-
-# The entropies of these probabilities.
-row_entropy <- function(log_joint) {
-  below <- log_joint - row_maxima(log_joint)
-  share <- exp(below)
-  total <- rowSums(share)
-  log(total) - rowSums(product_or_zero(share, below)) / total
-}
-
-# share * value, 0 where the share is 0 and the value infinite or unknown.
-product_or_zero <- function(share, value) {
-  product <- share * value
-  if (anyNA(product)) product[share == 0] <- 0
-  product
-}
 
 # What a reader must know of a solution; indices of experts in the reported order.
 diagnose <- function(par, outcome, best, by, router, control) {
