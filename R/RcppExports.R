@@ -13,6 +13,10 @@ core_predict <- function(model, rows, par, threads) {
     .Call(`_cosmoe_core_predict`, model, rows, par, threads)
 }
 
+core_outcome <- function(gate, expert, rows, family, phi) {
+    .Call(`_cosmoe_core_outcome`, gate, expert, rows, family, phi)
+}
+
 core_jacobian <- function(model, rows, par, threads) {
     .Call(`_cosmoe_core_jacobian`, model, rows, par, threads)
 }

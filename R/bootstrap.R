@@ -1,7 +1,7 @@
 #' Bootstrap of a mixture of experts
 #'
 #' @description
-#' Refits the model to `R` resampled data sets and collects what can be identified, `coef(fit, "identifiable")`, with
+#' Refits the model to `R` resampled data sets and collects what can be identified, `coef(fit)`, with
 #' the experts of each replicate in the order of those of the fit that they resemble most.
 #'
 #' @param fit A fit from [fit_cosine_moe()].
@@ -43,7 +43,7 @@
 #' they put on the boundary.
 #'
 #' @return An object of class `moe_bootstrap`, a list: `coefficients`, a matrix with a row for each replicate and the
-#'   columns of `coef(fit, "identifiable")`; `estimate`, those of the fit; `status`, a data frame with `sse` (`loglik`
+#'   columns of `coef(fit)`; `estimate`, those of the fit; `status`, a data frame with `sse` (`loglik`
 #'   after maximum likelihood), `status` and `message` of each replicate; `irregular`, why standard errors of the fit
 #'   would mislead (if so); `type`, `n_starts`, `call`. `vcov()`: the covariance matrix over the replicates that did
 #'   not fail, of which there must be two (else a `cosmoe_error_bootstrap`); `confint()`: a matrix as for fits;
@@ -304,6 +304,7 @@ confint.moe_bootstrap <- function(object, parm, level = 0.95, method = c("percen
 #' @export
 print.moe_bootstrap <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   status <- x$status$status
   count <- count_words(length(status), "replicate")
   print_line("Bootstrap of a mixture of experts: ", count, ", ", bootstrap_words(x$type, x$status))

@@ -31,6 +31,9 @@ check_count <- function(x, lower = 1L, upper = Inf, argument = deparse1(substitu
   as.integer(x)
 }
 
+# Significant digits of what is printed.
+check_digits <- function(digits) check_count(digits, upper = 22L)
+
 check_flag <- function(x, argument = deparse1(substitute(x))) {
   if (!is.logical(x) || length(x) != 1L || is.na(x)) stop_input(argument, x, "TRUE or FALSE")
   as.logical(x)

@@ -36,7 +36,10 @@ find_collinear <- function(x, rows, span = column_ranges(x, rows)) {
 
 column_ranges <- function(x, rows) {
   whole <- length(rows) == nrow(x)
-  vapply(seq_len(ncol(x)), function(j) range(if (whole) x[, j] else x[rows, j]), numeric(2))
+  vapply(seq_len(ncol(x)), function(j) {
+    v <- if (whole) x[, j] else x[rows, j]
+    c(min(v), max(v))
+  }, numeric(2))
 }
 
 # Rows evenly spread, and the rows with the extremes of each column, which rare levels of factors need.
@@ -44,8 +47,9 @@ sample_rows <- function(x, rows) {
   size <- min(length(rows), max(500L, 5L * ncol(x)))
   spread <- rows[round(seq(1, length(rows), length.out = size))]
   if (size == length(rows)) return(spread)
+  whole <- length(rows) == nrow(x)
   extremes <- vapply(seq_len(ncol(x)), function(j) {
-    v <- x[rows, j]
+    v <- if (whole) x[, j] else x[rows, j]
     rows[c(which.min(v), which.max(v))]
   }, integer(2))
   unique(c(spread, extremes))

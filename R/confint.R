@@ -1,7 +1,7 @@
 #' Confidence intervals for a fitted mixture of experts
 #'
 #' @description
-#' Intervals for `coef(fit, "identifiable")`, the contrasts of the gates and the parameters of the experts.
+#' Intervals for `coef(fit)`, the contrasts of the gates and the parameters of the experts.
 #'
 #' @param object A fit from [fit_cosine_moe()], or replicates from [bootstrap_moe()].
 #' @param parm Which parameters, by name or number; by default all.

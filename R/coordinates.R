@@ -43,16 +43,21 @@ working_rows <- function(data, router, expert, standardize, control, likelihood 
 # Weighted means and standard deviations (divisor: sum of weights), column by column: no copy of a large matrix. A row
 # of weight 2 counts as two rows, one of weight 0 as none. Constant columns keep their scale.
 column_scales <- function(x, w = NULL) {
-  columns <- seq_len(ncol(x))
-  average <- function(v) if (is.null(w)) mean(v) else sum(w * v) / sum(w)
-  center <- vapply(columns, function(j) average(x[, j]), 0)
-  scale <- vapply(columns, function(j) {
-    deviation <- x[, j] - center[j]
-    top <- max(abs(deviation))
-    if (top == 0) 1 else top * sqrt(average((deviation / top)^2))
-  }, 0)
+  total <- if (is.null(w)) nrow(x) else sum(w)
+  average <- function(v) sum(if (is.null(w)) v else w * v) / total
+  each <- vapply(seq_len(ncol(x)), function(j) {
+    v <- x[, j]
+    center <- average(v)
+    if (!is.finite(center)) center <- mean(v) # the sum overflows
+    deviation <- v - center
+    top <- max(deviation, -min(deviation))
+    # Squares must neither overflow nor underflow.
+    unit <- if (top > 1e-100 && top < 1e100) 1 else top
+    c(center, if (top == 0) 1 else unit * sqrt(average((if (unit == 1) deviation else deviation / unit)^2)))
+  }, c(0, 0))
+  scale <- each[2L, ]
   scale[!is.finite(scale) | scale == 0] <- 1
-  list(center = center, scale = scale)
+  list(center = each[1L, ], scale = scale)
 }
 
 # Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a

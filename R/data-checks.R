@@ -19,8 +19,11 @@ check_data <- function(data, k, router, expert, standardize, likelihood = NULL) 
   check_counts(n, k, router, expert, length(data$names$x), length(data$names$z), likelihood)
 
   linear_gate <- k > 1L && (standardize || router$name == "linear")
-  if (expert_is_linear_form(expert)) check_columns(data$x, rows, data$names$x, "expert")
-  if (linear_gate) check_columns(if (is.null(data$z)) data$x else data$z, rows, data$names$z, "gate")
+  linear_experts <- expert_is_linear_form(expert)
+  if (linear_experts) check_columns(data$x, rows, data$names$x, "expert")
+  if (linear_gate && !(linear_experts && is.null(data$z))) {
+    check_columns(if (is.null(data$z)) data$x else data$z, rows, data$names$z, "gate")
+  }
   invisible(n)
 }
 
@@ -32,7 +35,7 @@ check_weights <- function(w) {
 }
 
 check_finite_values <- function(v, what) {
-  if (is.null(v) || all(is.finite(v))) return(invisible())
+  if (is.null(v) || is.finite(sum(v)) || all(is.finite(v))) return(invisible())
   kind <- if (anyNA(v)) "missing" else "infinite"
   stop_data(what, " has ", kind, " values: ", row_words(if (anyNA(v)) is.na(v) else is.infinite(v)), ".")
 }
@@ -42,8 +45,10 @@ check_finite_columns <- function(x, names, part) {
   if (length(j)) check_finite_values(x[, j], sprintf("The %s covariate `%s`", part, names[j]))
 }
 
-# Column by column: the data may be large, and a column's range is finite if and only if its values are.
+# Column by column: the data may be large, and a column's range is finite if and only if its values are. So are these if
+# their sum is.
 first_nonfinite_column <- function(x) {
+  if (is.null(x) || is.finite(sum(x))) return(NULL)
   for (j in seq_len(NCOL(x) * !is.null(x))) {
     if (nrow(x) && !all(is.finite(range(x[, j])))) return(j)
   }

@@ -20,7 +20,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
   shared <- identical(attr(expert, "term.labels"), attr(gate, "term.labels"))
   x <- design_matrix(expert, frame, contrasts)
   z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
-  raw <- raw_frame(formula, data, call, env, full)
+  raw <- raw_frame(formula, data, call, env, full, frame)
   response <- read_response(frame[[1L]], nrow(frame), response_words(names(frame)[1L]), likelihood)
   list(
     y = response$y,
@@ -80,11 +80,22 @@ working_response <- function(data) if (is.null(data$offset)) data$y else data$y 
 
 as_formula <- function(formula) {
   if (!inherits(formula, "formula")) stop_input("formula", formula, "a formula such as y ~ x | z")
-  formula <- Formula::as.Formula(formula)
+  formula <- Formula::as.Formula(formula_of_response(formula))
   parts <- length(formula)
   if (parts[1L] != 1L || parts[2L] > 2L) {
     stop_input("formula", as_text(formula), "of the form response ~ covariates of experts | covariates of gate")
   }
+  formula
+}
+
+# In a formula of several parts `y / 2` on the left would be a term; here it is a quotient, as in lm().
+formula_of_response <- function(formula) {
+  if (inherits(formula, "Formula") || length(formula) < 3L) return(formula)
+  side <- formula[[2L]]
+  while (is.call(side) && identical(side[[1L]], quote(`(`))) side <- side[[2L]]
+  operators <- c("-", "*", "/", "^", ":", "%in%", "%%", "%/%")
+  is_term <- is.call(side) && is.name(side[[1L]]) && as.character(side[[1L]]) %in% operators
+  if (is_term) formula[[2L]] <- call("I", formula[[2L]])
   formula
 }
 

@@ -98,8 +98,10 @@ log_density <- function(family, y, trials, mean, dispersion) {
     binomial = stats::dbinom(round(y * trials), trials, mean, log = TRUE),
     Gamma = stats::dgamma(y, spread, scale = mean / spread, log = TRUE)
   ))
-  value[is.nan(value)] <- -Inf
-  array(value, dim(mean))
+  if (anyNA(value)) value[is.nan(value)] <- -Inf
+  attributes(value) <- NULL
+  dim(value) <- dim(mean)
+  value
 }
 
 distribution <- function(family, y, trials, mean, dispersion) {

@@ -9,7 +9,7 @@ irregularities <- function(fit, info) {
   # There the first derivatives vanish along what all gates have in common, but the fit is not flat.
   if (!at_cosine_limit(fit)) reasons <- c(reasons, flat_words(info$null))
   if (length(reasons)) return(reasons)
-  if (is_em(fit)) return(separated_words(fit, info))
+  if (is_em(fit)) return(c(separated_words(fit, info), certain_words(fit, info)))
   curvature <- eigen(info$hessian, symmetric = TRUE, only.values = TRUE)$values
   bent <- nonlinearity(fit, info) > most_nonlinearity
   separated <- separated_words(fit, info)
@@ -37,6 +37,20 @@ separated_words <- function(fit, info) {
   if (contested < 5 * (nrow(fit$gate$u) + 1L) && contested < fit$nobs / 2) {
     "the gate is nearly separable: hardly any row has doubts about its expert"
   }
+}
+
+# A binomial expert that foretells its rows without doubt has its maximum at infinity: it expects to be wrong less than
+# once in a hundred such samples. A row of average weight counts as one.
+certain_words <- function(fit, info) {
+  if (fit$family$name != "binomial") return(NULL)
+  rows <- sampled_rows(info$rows, 20000L)
+  at <- predict_working(info, rows, info$par)
+  values <- function(v, default) if (is.null(v)) default else v[rows$use]
+  share <- mean_of_link(fit$family, at$expert + values(info$rows$offset, 0))
+  weight <- rows$each * rows$w / mean(rows$w[rows$w > 0]) * values(info$rows$trials, 1)
+  doubt <- colSums(weight * at$gate * share * (1 - share))
+  sure <- which(doubt < 0.01)
+  about("expert", sure, "foretells its responses without doubt", "foretell their responses without doubt")
 }
 
 # B'HB is the identity when the exact Hessian is the expected one.
@@ -101,6 +115,7 @@ sampled_rows <- function(rows, most) {
   part <- take_rows(rows, use)
   part$w <- if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
   part$each <- n / length(use)
+  part$use <- use
   part
 }
 

@@ -121,6 +121,7 @@ predict.moe_layer <- function(object, newdata, type = c("class", "probability", 
 #' @export
 print.moe_layer <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   layer <- x$layer
   kind <- if (layer$experts == 1L) "Single network" else "Sparse mixture-of-experts layer"
   cat(kind, ", protocol \"", layer$protocol, "\"\n\n", sep = "")
@@ -182,6 +183,7 @@ summary.moe_layer <- function(object, ...) {
 #' @export
 print.summary.moe_layer <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print(x$fit, digits = digits)
   if (nrow(x$history)) {
     cat("\nTraining:\n")

@@ -7,19 +7,13 @@ is_likelihood <- function(model) !is.null(model$family)
 # maximum, since an expert may pass through a few points exactly with sigma -> 0.
 least_spread <- 1e-3
 
-# Adds to rows: offset, trials; target and target_weight, the response on the scale of the linear predictors (starts);
-# shift, of the objective by the unit of the response; spike, the dispersion parameter at which an expert degenerates,
-# and its bound.
+# Adds to rows: offset, trials; shift, of the objective by the unit of the response; spike, the dispersion parameter at
+# which an expert degenerates, and its bound.
 likelihood_rows <- function(rows, data, likelihood) {
   family <- likelihood$family
-  trials <- if (is.null(data$trials)) rep(1, length(data$y)) else data$trials
-  near <- linearised_response(family, rows$y, trials)
-  w <- if (is.null(rows$w)) rep(1, length(rows$y)) else rows$w
   rows$offset <- if (!is.null(data$offset)) data$offset / rows$y_scale
   rows$trials <- data$trials
-  rows$target <- near$eta - if (is.null(rows$offset)) 0 else rows$offset
-  rows$target_weight <- near$weight
-  rows$shift <- 2 * sum(w) * log(rows$y_scale)
+  rows$shift <- 2 * (if (is.null(rows$w)) length(rows$y) else sum(rows$w)) * log(rows$y_scale)
   spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
   rows$spread <- column_scales(cbind(spread), data$w)$scale
   rows$spike <- if (family$name == "gaussian") log(least_spread * rows$spread) else -2 * log(least_spread)
@@ -47,12 +41,22 @@ user_objective <- function(objective, rows) {
   (if (is.null(rows$shift)) objective * rows$y_scale^2 else objective + rows$shift) * rows$w_scale
 }
 
-# Dispersion parameters from the residuals of the experts of a start, rows weighted by `share`; not so small that the
+# What a likelihood needs of the rows `use`.
+sample_responses <- function(rows, use) {
+  list(
+    response = rows$y[use],
+    counts = if (is.null(rows$w)) rep(1, length(use)) else rows$w[use],
+    offset = if (is.null(rows$offset)) 0 else rows$offset[use],
+    trials = if (is.null(rows$trials)) 1 else rows$trials[use],
+    spread = rows$spread
+  )
+}
+
+# Dispersion parameters from the experts' mean responses at a start, rows weighted by `share`; not so small that the
 # start is a spike.
-start_dispersions <- function(eta, share, sample, model) {
+start_dispersions <- function(mean, share, sample, model) {
   if (!is_likelihood(model) || model$dispersions == 0L) return(numeric())
   gaussian <- model$family$name == "gaussian"
-  mean <- start_means(eta, sample, model)
   square <- (sample$response - mean)^2 / if (gaussian) sample$spread^2 else mean^2
   square[!is.finite(square)] <- 1
   weight <- sample$counts * share

@@ -9,7 +9,8 @@
 #'   an error.
 #'
 #' @details *Likelihood.* For `method = "em"` it is the fit's maximum, with maximum likelihood estimates of the
-#' dispersions (divisor n), `fit$df` degrees of freedom, and weights as multiples of rows.
+#' dispersions (divisor n), `fit$df` degrees of freedom, and weights as multiples of rows. For BIC n is `nobs(fit)`, the
+#' number of rows with positive weight, not the sum of the weights.
 #' Least squares assumes no distribution; `logLik()` assumes independent Gaussian errors with variance sigma^2, or
 #' sigma^2 / weight. Its degrees of freedom are `fit$df`, the number of identifiable parameters, plus one for sigma. The
 #' gate's translations do not count, nor do the norms of the cosine router's vectors. In regular models \eqn{(SSE(truth)

@@ -178,6 +178,7 @@ ratio_replicate <- function(i, task, progress) {
 #' @export
 print.test_experts <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   cat("\n")
   print_line(x$method)
   cat("\n")

@@ -144,6 +144,7 @@ measure_link <- function(G) if (is.null(G$link)) "identity" else G$link
 #' @export
 print.mixing_measure <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   cat("Mixing measure: ", count_words(length(x$beta0), "atom"), "\n", sep = "")
   cat("Router:  ", format(x$router, digits = digits), ", ", count_words(nrow(x$u), "covariate"), "\n", sep = "")
   cat("Experts: ", format(x$expert), link_words(x), "\n\n", sep = "")

@@ -115,8 +115,7 @@ merge_experts <- function(fit, criterion = NULL, refit = FALSE, penalty = NULL, 
   table <- merge_table(steps, omega, if (is.null(data$w) || !is_em(fit)) fit$nobs else sum(data$w))
   chosen <- if (criterion == "DSC") table$k[which.min(table$DSC)]
   wanted <- if (refit) table$k else chosen
-  fits <- lapply(wanted, function(k) if (k == fit$k) fit else refit_merged(steps$models[[as.character(k)]], fit, data))
-  names(fits) <- wanted
+  fits <- refit_all(wanted, steps$models, fit, data)
   if (refit) table <- cbind(table, refit_columns(fits))
   if (criterion == "BIC") chosen <- table$k[choose_row(table, "BIC")]
   best <- fits[[as.character(chosen)]]
@@ -374,6 +373,22 @@ refit_merged <- function(model, fit, data) {
   try_fit(data, settings, model$k, call, model_start(model))
 }
 
+# Refits by number of experts. After an interrupt the others are conditions that say so.
+refit_all <- function(wanted, models, fit, data) {
+  fits <- list()
+  for (k in wanted) {
+    stopped <- any(vapply(fits, is_interrupted, NA))
+    fits[[as.character(k)]] <- if (k == fit$k) {
+      fit
+    } else if (stopped) {
+      simpleCondition("interrupted")
+    } else {
+      refit_merged(models[[as.character(k)]], fit, data)
+    }
+  }
+  fits
+}
+
 refit_columns <- function(fits) {
   value <- function(name) {
     vapply(fits, function(fit) if (is_fit(fit)) as.double(information_criteria(fit)[[name]]) else NA_real_, 0)
@@ -418,6 +433,7 @@ match_sides <- function(merges, side) {
 #' @export
 print.merge_experts <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print_line(sprintf("Experts merged from %d down to 1; chosen by %s: k = %d", max(x$table$k), x$criterion, x$k))
   cat("\n")
   table <- x$table

@@ -5,7 +5,8 @@
 #' [stats::weights()] and [stats::df.residual()] need no method of their own.
 #'
 #' @param object,x,formula A fit from [fit_cosine_moe()].
-#' @param what Which coefficients.
+#' @param what Which coefficients. The default is what the data can determine, the estimates to which [vcov()] and
+#'   [confint()] belong: same names, same order, same values.
 #' @param type `"response"`: observed minus fitted. `"pearson"`: the same times the square root of the weight, so that
 #'   all have equal variance; for `method = "em"` also divided by the standard deviation of the mixture. `"quantile"`,
 #'   for `method = "em"`: the normal quantile of the mixture's distribution function at the response, standard normal
@@ -21,20 +22,26 @@
 #'   `model.matrix()` take any argument for an error.
 #'
 #' @details
-#' The gate's coefficients are a canonical representative: one vector may be added to all \eqn{u_k} and one number to
-#' all biases without any change of the model. For cosine routers with `standardize = TRUE` they belong to the
-#' covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite \eqn{\beta_k} means a gate on
-#' the boundary; its direction is that of `fit$gate$u`.
+#' *Coordinates.* Other packages (`lmtest::coeftest()`, `car::linearHypothesis()`, `multcomp::glht()`, or
+#' `coef(fit) / sqrt(diag(vcov(fit)))` by hand) combine `coef(fit)` with `vcov(fit)` entry by entry. So both are in the
+#' coordinates `"identifiable"`: a gate's own bias and vector have no standard errors, because their origin is a
+#' convention, while contrasts with the mean of all gates have. With `"all"` come the parameters as the model is written
+#' down, for which there is no covariance matrix.
 #'
-#' Standard errors and tests belong to `coef(fit, "identifiable")`: see [vcov.cosine_moe()], [confint.cosine_moe()] and
-#' [summary.cosine_moe()]; [logLik.cosine_moe()] for likelihood and AIC.
+#' With `"gate"` and `"all"` the gate's coefficients are a canonical representative: one vector may be added to all
+#' \eqn{u_k} and one number to all biases without any change of the model. For cosine routers with `standardize = TRUE`
+#' they belong to the covariates after centring by `fit$z_center` and scaling by `fit$z_scale`. An infinite
+#' \eqn{\beta_k} means a gate on the boundary; its direction is that of `fit$gate$u`.
+#'
+#' For standard errors and tests see [vcov.cosine_moe()], [confint.cosine_moe()] and [summary.cosine_moe()];
+#' [logLik.cosine_moe()] for likelihood and AIC.
 #'
 #' @return
-#' * `coef()`: for `"gate"` a matrix with one column for each expert, the bias in the row `(Intercept)` and
-#'   \eqn{\beta_k} below it; for `"experts"` one with the parameters of each expert, intercept first; for `"all"` both
-#'   in one vector, with names such as `gate1:lstat` and `expert1:lstat`; for `"identifiable"` the same vector with
-#'   what the data can determine of the gates: biases minus their mean, and vectors minus theirs, \eqn{\beta_k} for the
-#'   linear router and the bounded \eqn{u_k} for the others. A fit with one expert has no gate there.
+#' * `coef()`: for `"identifiable"`, the default, a vector with names such as `gate1:lstat` and `expert1:lstat`: biases
+#'   of the gates minus their mean, vectors minus theirs (\eqn{\beta_k} for the linear router and the bounded \eqn{u_k}
+#'   for the others), then the experts' parameters. A fit with one expert has no gate there. For `"gate"` a matrix with
+#'   one column for each expert, the bias in the row `(Intercept)` and \eqn{\beta_k} below it; for `"experts"` one with
+#'   the parameters of each expert, intercept first; for `"all"` both in one vector.
 #' * `residuals()`: a numeric vector; `fitted()` and `weights()` too (`NULL` without weights). After `na.action =
 #'   na.exclude` all three have `NA` for the rows that the fit dropped.
 #' * `nobs()`: number of rows with positive weight; `df.residual()`: that minus `fit$df`, the number of identifiable
@@ -42,8 +49,9 @@
 #' * `deviance()`: the weighted sum of squared residuals; `sigma()`: \eqn{\sqrt{deviance / df.residual}}{sqrt(deviance /
 #'   df.residual)}. For `method = "em"`, -2 times the log-likelihood, and the standard deviations of the experts' errors
 #'   (divisor n; an error for families other than the Gaussian).
-#' * For `method = "em"` `coef()` has the dispersions after the experts: `expert1:sigma`, ... (or `sigma`; `shape` for
-#'   the Gamma family), and with `"identifiable"` their logarithms, `expert1:log(sigma)`.
+#' * For `method = "em"` `coef()` has the dispersions after the experts: by default their logarithms,
+#'   `expert1:log(sigma)`, ... (or `log(sigma)`; `log(shape)` for the Gamma family), with `"all"` themselves,
+#'   `expert1:sigma`.
 #' * `formula()`: the formula, with `.` written out; `terms()`: a terms object; `model.frame()`: a data frame,
 #'   evaluated again unless the fit kept it; `model.matrix()`: a numeric matrix, without a column of ones. A fit from
 #'   matrices has no formula: for it the first three stop with a `cosmoe_error_input`. Data that cannot be found again
@@ -69,9 +77,9 @@ NULL
 
 #' @rdname cosine_moe-methods
 #' @export
-coef.cosine_moe <- function(object, what = c("all", "gate", "experts", "identifiable"), ...) {
+coef.cosine_moe <- function(object, what = c("identifiable", "all", "gate", "experts"), ...) {
   check_dots_empty(...)
-  what <- check_choice(what, c("all", "gate", "experts", "identifiable"))
+  what <- check_choice(what, c("identifiable", "all", "gate", "experts"))
   gate <- rbind(`(Intercept)` = object$gate$b, object$gate$beta)
   experts <- intercept_first(object$experts)
   if (what == "identifiable") gate <- gate_contrasts(object$gate, object$router)

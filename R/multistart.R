@@ -48,11 +48,13 @@ estimate_model <- function(data, router, expert, k, start, standardize, control,
 given_start <- function(start, search, router, expert) {
   par <- c(list(kind = "given"), working_parameters(start, router, expert, search$rows, search$model))
   if (!is_likelihood(search$model) || length(par$phi)) return(par)
-  sample <- start_sample(search$rows, search$model)
-  gate <- core_call(core_predict(
-    search$model[c("router", "expert", "k")], list(x = sample$x, z = sample$z), par[c("u", "b", "eta")], 1L
-  ))$gate
-  par$phi <- start_dispersions(par$eta, gate + 1e-8, sample, search$model)
+  use <- drawn_rows(search$rows)
+  sample <- sample_responses(search$rows, use)
+  at <- core_call(core_predict(
+    search$model[c("router", "expert", "k")], take_rows(search$rows, use), par[c("u", "b", "eta")], 1L
+  ))
+  mean <- mean_of_link(search$model$family, at$expert + sample$offset)
+  par$phi <- start_dispersions(mean, at$gate + 1e-8, sample, search$model)
   par
 }
 
@@ -204,7 +206,7 @@ thinned_search <- function(search, most = max(2000L, 40L * core_size(search$mode
   if (!is.null(rows$w)) use <- counts[use]
   search$rows$x <- rows$x[use, , drop = FALSE]
   if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
-  columns <- intersect(c("y", "w", "offset", "trials", "target", "target_weight"), names(rows))
+  columns <- intersect(c("y", "w", "offset", "trials"), names(rows))
   search$rows[columns] <- lapply(rows[columns], function(value) value[use])
   search$df_residual <- max(length(use) - search$df, 1)
   search$thinned <- TRUE
@@ -381,14 +383,14 @@ starts_table <- function(runs, best, search) {
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
   spurious <- are_degenerate(runs) & !isTRUE(best$degenerate)
-  data.frame(
+  list2DF(list(
     start = seq_along(runs),
     kind = column("kind", ""),
     objective = user_objective(objective, search$rows),
     passes = as.integer(column("passes", 0)),
     status = ifelse(are_degenerate(runs), "degenerate", column("status", "")),
     reached_best = !is.na(objective) & !spurious & same_optimum(objective, best$objective, search)
-  )
+  ))
 }
 
 convergence_of <- function(best, control, by) {
@@ -424,18 +426,11 @@ degenerate_status <- function(best, spike, family) {
   best
 }
 
-# What turns the experts of a block of rows (`use`) into mean responses and responsibilities.
+# What turns the experts' values into mean responses and responsibilities. `data` as from R/data.R.
 mixture_of <- function(data, likelihood, phi, k) {
-  family <- likelihood$family
-  dispersion <- if (length(phi)) rep_len(exp(phi), k)
-  at <- function(values, use) if (is.null(values)) 0 else values[use]
   list(
-    dispersion = dispersion,
-    means = function(eta, use) mean_of_link(family, eta + at(data$offset, use)),
-    log_joint = function(gate, means, use) {
-      trials <- if (is.null(data$trials)) 1 else data$trials[use]
-      log(gate) + log_density(family, data$y[use], trials, means, dispersion)
-    },
+    family = likelihood$family, phi = if (length(phi)) rep_len(phi, k) else numeric(k),
+    dispersed = length(phi) > 0L, rows = data[intersect(c("y", "offset", "trials"), names(data))],
     spread = column_scales(cbind(data$y), data$w)$scale^2
   )
 }
@@ -447,43 +442,30 @@ mixture_of <- function(data, likelihood, phi, k) {
 # entropy of the responsibilities.
 sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 50000L) {
   n <- nrow(rows$x)
-  k <- model$k
-  f <- numeric(n)
-  entropy <- 0
-  gate <- influence <- numeric(k)
-  both <- difference <- matrix(0, k, k)
-  for (first in seq.int(1L, n, by = block)) {
-    use <- first:min(n, first + block - 1L)
-    part <- rows
-    part$x <- rows$x[use, , drop = FALSE]
-    if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
-    now <- core_call(core_predict(model, part, par, threads))
-    weight <- if (is.null(w)) rep(1, length(use)) else w[use]
-    if (!is.null(mixture)) {
-      now$expert <- mixture$means(now$expert, use)
-      now$f <- rowSums(ifelse(now$gate > 0, now$gate * now$expert, 0))
-      own <- row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use)))
-      entropy <- entropy + sum(ifelse(weight > 0, weight * own, 0))
+  own <- c(mixture$rows, list(w = w))
+  parts <- lapply(seq.int(1L, n, by = block), function(first) {
+    if (n > block) {
+      use <- first:min(n, first + block - 1L)
+      rows$x <- rows$x[use, , drop = FALSE]
+      if (!is.null(rows$z)) rows$z <- rows$z[use, , drop = FALSE]
+      own <- lapply(own, function(v) v[use])
     }
-    f[use] <- now$f
-    gate <- gate + colSums(weight * now$gate)
-    influence <- influence + colSums(weight * (now$gate * (now$expert - now$f))^2)
-    for (i in seq_len(k)) {
-      joint <- weight * now$gate[, i] * now$gate
-      both[i, ] <- both[i, ] + colSums(joint)
-      difference[i, ] <- difference[i, ] + colSums(joint * (now$expert[, i] - now$expert)^2)
-    }
-  }
+    now <- core_call(core_predict(model, rows, par, threads))
+    core_call(core_outcome(now$gate, now$expert, own, mixture$family, as.double(mixture$phi)))
+  })
+  sums <- function(name) Reduce(`+`, lapply(parts, function(part) part[[name]]))
+  f <- if (length(parts) == 1L) parts[[1L]]$f else unlist(lapply(parts, function(part) part$f))
+  both <- sums("both")
   total <- if (is.null(w)) n else sum(w)
   spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
   spread <- max(spread, mixture$spread, 1e-300)
-  alike <- matrix(TRUE, k, k)
-  if (length(mixture$dispersion)) {
-    alike <- abs(outer(log(mixture$dispersion), log(mixture$dispersion), "-")) < 1e-3
-  }
+  # An expert that runs off spreads a mixture's fitted values without limit.
+  difference <- sums("difference") / pmax(both, 1e-300) / max(min(spread, mixture$spread), 1e-300)
+  # Experts with different dispersions are different.
+  if (isTRUE(mixture$dispersed)) difference[abs(outer(mixture$phi, mixture$phi, "-")) >= 1e-3] <- Inf
   list(
-    f = f, gate_mean = gate / total, influence = influence / total / spread, entropy = entropy,
-    both = both, difference = ifelse(alike, difference / pmax(both, 1e-300) / spread, Inf)
+    f = f, gate_mean = sums("gate") / total, influence = sums("influence") / total / spread,
+    entropy = sums("entropy"), both = both, difference = difference
   )
 }
 
@@ -495,11 +477,6 @@ responsibilities <- function(log_joint) {
 }
 
 row_maxima <- function(m) Reduce(pmax, lapply(seq_len(ncol(m)), function(j) m[, j]))
-
-row_entropy <- function(share) {
-  terms <- share * log(share)
-  -rowSums(ifelse(share > 0, terms, 0))
-}
 
 # What a reader must know of a solution; indices of experts in the reported order.
 diagnose <- function(par, outcome, best, by, router, control) {

@@ -13,9 +13,9 @@
 #'
 #' @details
 #' ICL is BIC plus twice the entropy of the responsibilities, \eqn{-2 \sum_i w_i \sum_k r_{ik} \log r_{ik}}{-2 sum_i w_i
-#' sum_k r_ik log r_ik}: smaller is better, and it never is below BIC. Fits by least squares assume no distribution and
-#' have none of the three: they stop with a `cosmoe_error_input`. `predict(fit, type = "gate")` and `type = "class"` go
-#' without the response.
+#' sum_k r_ik log r_ik}: smaller is better, and it never is below BIC, whose n is the number of rows with
+#' positive weight. Fits by least squares assume no distribution and have none of the three: they stop with a
+#' `cosmoe_error_input`. `predict(fit, type = "gate")` and `type = "class"` go without the response.
 #'
 #' @return `posterior()`: a matrix with a row for each row and a column for each expert; rows sum to 1, and are `NaN`
 #'   where no expert can have given the response. `clusters()`: a factor with the levels `expert1`, `expert2`, ...

@@ -20,7 +20,7 @@
 #'
 #' *Standard errors* stand in parentheses behind the estimates, with stars for the p-values of t tests against zero
 #' (`coef(summary(fit))` has the numbers). An expert's parameter is tested against zero, a gate's bias or vector against
-#' the mean of all gates, as in `coef(fit, "identifiable")`. Where standard errors would mislead, or the data of the fit
+#' the mean of all gates, as in `coef(fit)`. Where standard errors would mislead, or the data of the fit
 #' cannot be found again, there are none and a line says why; see [vcov.cosine_moe()].
 #'
 #' *Convergence.* The predicted decrease is what one more step of the solver could take off the sum of squares, in
@@ -38,8 +38,8 @@
 #'
 #' @return `summary()`: an object of class `summary.cosine_moe`, a list with `call`, `residuals` (Pearson), `experts`
 #'   and `gate` (the tables), `gate_mean`, `sse`, `sigma`, `df`, `df.residual`, `nobs`, `r.squared`, `convergence`,
-#'   `starts`, `notes` (whatever is unusual, in words), `coefficients` (a matrix with a row for each entry of `coef(fit,
-#'   "identifiable")` and the columns of [stats::summary.lm()]), `no.errors` (why they are missing, in words; else
+#'   `starts`, `notes` (whatever is unusual, in words), `coefficients` (a matrix with a row for each entry of
+#'   `coef(fit)` and the columns of [stats::summary.lm()]), `no.errors` (why they are missing, in words; else
 #'   empty), and what describes the model. `print()`: its argument,
 #'   invisibly.
 #'
@@ -55,6 +55,7 @@
 #' @export
 print.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print_head(x, digits)
   shown <- ifelse(x$gate_mean > 0 & x$gate_mean < 5e-4, "<0.001", format(round(x$gate_mean, 3L)))
   weights <- paste(names(x$gate_mean), shown)
@@ -96,6 +97,7 @@ summary.cosine_moe <- function(object, ...) {
 #' @export
 print.summary.cosine_moe <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print_head(x, digits)
   print_residuals(x, digits)
   errors <- length(x$no.errors) == 0L

@@ -118,6 +118,7 @@ format.cosmoe_router <- function(x, digits = getOption("digits"), ...) {
 
 #' @export
 print.cosmoe_router <- function(x, digits = getOption("digits"), ...) {
+  digits <- check_digits(digits)
   score <- switch(x$name,
     linear = "scale beta'z",
     cosine = "scale beta'z / (|beta| |z|)",

@@ -32,8 +32,10 @@
 #' larger models do not contain smaller ones. Solutions with the status `"degenerate"`, whose likelihood grows without
 #' limit, take no part in this, and are not chosen while there is another.
 #'
-#' *Information criteria.* Degrees of freedom are the identifiable parameters of the model (for least squares plus one
-#' for sigma, with Gaussian errors). `fit$df`, and with it `BIC(fit)`, may be smaller where a solution has flat
+#' *Information criteria.* In BIC and ICL n is the number of rows with positive weight, whatever their weights, as for
+#' [stats::BIC()]; the log-likelihood has the weights. Where a weight counts equal rows, put the rows in instead.
+#' Degrees of freedom are the identifiable parameters of the model (for least squares plus one for sigma, with Gaussian
+#' errors). `fit$df`, and with it `BIC(fit)`, may be smaller where a solution has flat
 #' directions of its own, such as a gate that cuts between two rows; here that earns nothing. More experts than the
 #' truth are not a regular model, so that AIC and BIC are a rule of thumb; AIC chooses too many. If least squares fits
 #' the data exactly for some k, the smallest of these is chosen.
@@ -94,6 +96,7 @@ select_experts.formula <- function(formula, data, k = 1:6, criterion = c("BIC", 
   frame <- if (missing(data)) NULL else data
   prepared <- data_from_formula(formula, frame, call, env, value("contrasts"), settings$likelihood)
   if (!isTRUE(value("model"))) prepared$model <- NULL
+  group <- check_given(group)
   group <- group_of_rows(group, formula, frame, call, env, length(prepared$y))
   run_sweep(prepared, settings, plan, group, call, own)
 }
@@ -114,6 +117,7 @@ select_experts.default <- function(x, y, k = 1:6, criterion = c("BIC", "ICL", "A
     x, y, value("z"), value("weights"), value("offset"), if (is.name(call$y)) as.character(call$y) else "y",
     settings$likelihood
   )
+  group <- check_given(group)
   if (!is.null(group)) group <- check_group(group, length(prepared$y))
   run_sweep(prepared, settings, plan, group, call, own)
 }
@@ -165,6 +169,14 @@ sweep_settings <- function(call, env) {
   defaults$router <- router
   settings <- do.call(fit_settings, c(list(k = max(1L, router$top_k), method = call$method), defaults))
   settings[setdiff(names(settings), "k")]
+}
+
+# An argument that cannot be evaluated, such as the name of a column without quotes.
+check_given <- function(group) {
+  tryCatch(group, error = function(e) {
+    stop_input("group", I(paste0("one that cannot be evaluated (", conditionMessage(e), ")")),
+               "the name of a column in quotes, or a vector")
+  })
 }
 
 # The groups of the rows that the model frame keeps.
@@ -378,6 +390,7 @@ usable_columns <- function(train, test, settings) {
 #' @export
 print.select_experts <- function(x, digits = max(4L, getOption("digits") - 2L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   print_line(sprintf("Number of experts chosen by %s: k = %d", x$criterion, x$k))
   cat("\n")
   table <- x$table[setdiff(names(x$table), "reason")]

@@ -4,11 +4,14 @@
 
 start_rows <- 2000L
 
+drawn_rows <- function(rows) {
+  use <- if (is.null(rows$w)) seq_len(nrow(rows$x)) else which(rows$w > 0)
+  if (length(use) > start_rows) sort(use[sample.int(length(use), start_rows)]) else use
+}
+
 # The sample that starts look at: X and Z in working coordinates, with features zeta as the gate sees them.
 start_sample <- function(rows, model) {
-  n <- nrow(rows$x)
-  use <- if (is.null(rows$w)) seq_len(n) else which(rows$w > 0)
-  if (length(use) > start_rows) use <- sort(use[sample.int(length(use), start_rows)])
+  use <- drawn_rows(rows)
   unit <- function(x, center, scale) {
     x <- x[use, , drop = FALSE]
     if (is.null(center)) x else sweep(sweep(x, 2L, center), 2L, scale, "/")
@@ -29,15 +32,12 @@ start_sample <- function(rows, model) {
     design = cbind(x, 1), standard_x = standard_columns(x), standard_z = standard_columns(unname(z))
   )
   if (!is_likelihood(model)) return(sample)
+  responses <- sample_responses(rows, use)
   # Experts are fitted to the response on the scale of their linear predictors.
-  sample$response <- sample$y
-  sample$y <- rows$target[use]
-  sample$w <- w * rows$target_weight[use]
-  sample$counts <- w
-  sample$offset <- if (is.null(rows$offset)) 0 else rows$offset[use]
-  sample$trials <- if (is.null(rows$trials)) 1 else rows$trials[use]
-  sample$spread <- rows$spread
-  sample
+  near <- linearised_response(model$family, responses$response, responses$trials)
+  sample$y <- near$eta - responses$offset
+  sample$w <- w * near$weight
+  c(sample, responses)
 }
 
 # `count` starts of all kinds in turn.
@@ -63,7 +63,8 @@ start_of_partition <- function(part, sample, model) {
   gate <- if (is.null(part)) random_gate(sample, model) else gate_of_partition(part, sample, model)
   share <- if (is.null(part)) gate_shares(gate, sample) else outer(part, seq_len(model$k), "==") + 0.02
   eta <- feasible_experts(experts_of_shares(share, sample, model), sample, model)
-  c(gate, list(eta = eta, phi = start_dispersions(eta, share, sample, model)))
+  phi <- if (is_likelihood(model)) start_dispersions(start_means(eta, sample, model), share, sample, model)
+  c(gate, list(eta = eta, phi = phi))
 }
 
 # k-means on covariates and response, each with a random weight.

@@ -93,6 +93,7 @@ measure_cost <- function(study, sizes, budget) {
 #' @export
 print.plan_study <- function(x, digits = 2L, ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   cat("Plan of a rate study:", count_words(sum(x$cost$replicates), "fit"), "\n\n")
   arms <- unique(x$cost$arm)
   sizes <- unique(x$cost$n)

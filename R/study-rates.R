@@ -145,6 +145,7 @@ format_signif <- function(x) vapply(x, function(v) format(signif(v, 2L), scienti
 #' @export
 print.summary.rate_study <- function(x, digits = 2L, ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   # What an arm does not have, such as cells with several atoms in an exact fit, is not shown.
   rates <- x$rates[x$rates$left_out < x$rates$fits, ]
   print_design(x$study)

@@ -10,11 +10,19 @@ typical_row <- function(names, column) {
 # value of anything else (the first of equals).
 typical_value <- function(v) {
   if (is.matrix(v)) return(matrix(apply(v, 2L, typical_value), 1L, dimnames = list(NULL, colnames(v))))
+  if (is.numeric(v) && !is.object(v)) return(lower_median(v))
   if (is.numeric(v) || inherits(v, c("Date", "POSIXct", "difftime"))) {
     return(stats::quantile(v, 0.5, na.rm = TRUE, names = FALSE, type = 1L))
   }
   values <- unique(v[!is.na(v)])
   values[which.max(tabulate(match(v, values), length(values)))]
+}
+
+# quantile(v, 0.5, na.rm = TRUE, type = 1), without its overhead.
+lower_median <- function(v) {
+  if (anyNA(v)) v <- v[!is.na(v)]
+  middle <- (length(v) + 1L) %/% 2L
+  if (length(v)) sort.int(v, partial = middle)[middle] else v[NA_integer_]
 }
 
 # A matrix with the rows "min" and "max" and a column for each numeric covariate.
@@ -24,7 +32,10 @@ is_measured <- function(v) (is.numeric(v) || inherits(v, c("Date", "POSIXct"))) 
 covariate_range <- function(names, column) {
   bounds <- lapply(seq_along(names), function(j) {
     v <- column(j)
-    v <- if (is_measured(v)) v[is.finite(v)]
+    if (!is_measured(v) || !length(v)) return(NULL)
+    bounds <- as.double(c(min(v), max(v)))
+    if (all(is.finite(bounds))) return(bounds)
+    v <- v[is.finite(v)]
     if (length(v)) as.double(range(v))
   })
   numeric <- lengths(bounds) > 0L
@@ -32,9 +43,11 @@ covariate_range <- function(names, column) {
 }
 
 # The variables behind a formula's right-hand side and `offset`, one value a row, with missing values kept.
-raw_frame <- function(formula, data, call, env, terms) {
+raw_frame <- function(formula, data, call, env, terms, frame) {
   home <- environment(formula)
   variables <- unique(c(all.vars(stats::delete.response(terms)), all.vars(call$offset)))
+  # A model frame of the variables themselves, without transformations, has them.
+  if (is.null(attr(frame, "na.action")) && all(variables %in% names(frame))) return(unclass(frame)[variables])
   n <- if (is.data.frame(data)) nrow(data) else NROW(eval(formula[[2L]], data, home))
   varies <- vapply(variables, function(name) {
     if (is.data.frame(data) && name %in% names(data)) return(TRUE)

@@ -2,7 +2,7 @@
 #'
 #' @description
 #' The estimated covariance matrix of what can be identified: the contrasts of the gates and the parameters of the
-#' experts, `coef(fit, "identifiable")`.
+#' experts, `coef(fit)`.
 #'
 #' @param object,x A fit from [fit_cosine_moe()].
 #' @param type `"model"`, the default: all errors have the same variance (with weights, one inversely proportional to
@@ -15,7 +15,7 @@
 #'
 #' @details
 #' *Coordinates.* For each gate its bias and its vector, minus the mean over all gates: `gate1:(Intercept)`,
-#' `gate1:<covariate>`, ...; then the experts' parameters, `expert1:(Intercept)`, ..., in the order of `coef(fit)`. The
+#' `gate1:<covariate>`, ...; then the experts' parameters, `expert1:(Intercept)`, ...: those of `coef(fit)`. The
 #' vector is \eqn{\beta_k} for the linear router and the bounded \eqn{u_k} (see [routers]) for the others: with
 #' `standardize = TRUE` that of the standardized covariates, whose centre and scale are taken as known. The contrasts of
 #' the gates sum to zero, so the matrix is singular. A fit with one expert has no gate.
@@ -51,7 +51,7 @@
 #' The data of the fit are needed again, as for [model.matrix()]; data that cannot be found stop with a
 #' `cosmoe_error_data`.
 #'
-#' @return `vcov()`: a symmetric matrix with a row and a column for each entry of `coef(fit, "identifiable")`.
+#' @return `vcov()`: a symmetric matrix with a row and a column for each entry of `coef(fit)`.
 #'   `estfun()`: an n x P matrix, `w_i r_i` times the derivatives of the fitted values, or for `method = "em"` the
 #'   derivatives of the rows' weighted log-likelihoods. `bread()`: n times \eqn{H^-}.
 #'

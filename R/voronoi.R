@@ -160,6 +160,7 @@ check_comparable <- function(fit, truth) {
 #' @export
 print.voronoi_loss <- function(x, digits = max(3L, getOption("digits") - 3L), ...) {
   check_dots_empty(...)
+  digits <- check_digits(digits)
   show <- function(value) format(value, digits = digits)
   loss <- attributes(x)
   # What is nothing but rounding is shown as 0.

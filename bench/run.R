@@ -15,7 +15,8 @@ for (file in c("common.R", "datasets.R", "em_plain.R", list.files(bench_folder, 
 
 tasks <- list(
   pass = task_pass, fit = task_fit, memory = task_memory, starts = task_starts, voronoi = task_voronoi, em = task_em,
-  peers = task_peers, layer = task_layer, study = task_study, micro = task_micro, scale = task_scale
+  peers = task_peers, layer = task_layer, study = task_study, micro = task_micro, scale = task_scale,
+  startup = task_startup
 )
 unknown <- setdiff(chosen, names(tasks))
 if (length(unknown)) stop("unknown task: ", paste(unknown, collapse = ", "), call. = FALSE)

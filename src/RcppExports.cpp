@@ -54,6 +54,21 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_outcome
+Rcpp::List core_outcome(const Rcpp::NumericMatrix& gate, const Rcpp::NumericMatrix& expert, const Rcpp::List& rows, const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi);
+RcppExport SEXP _cosmoe_core_outcome(SEXP gateSEXP, SEXP expertSEXP, SEXP rowsSEXP, SEXP familySEXP, SEXP phiSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::NumericMatrix& >::type gate(gateSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::NumericMatrix& >::type expert(expertSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type rows(rowsSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::Nullable<Rcpp::List>& >::type family(familySEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type phi(phiSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_outcome(gate, expert, rows, family, phi));
+    return rcpp_result_gen;
+END_RCPP
+}
 // core_jacobian
 Rcpp::NumericMatrix core_jacobian(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int threads);
 RcppExport SEXP _cosmoe_core_jacobian(SEXP modelSEXP, SEXP rowsSEXP, SEXP parSEXP, SEXP threadsSEXP) {
@@ -207,6 +222,7 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit", (DL_FUNC) &_cosmoe_core_fit, 4},
     {"_cosmoe_core_objective", (DL_FUNC) &_cosmoe_core_objective, 5},
     {"_cosmoe_core_predict", (DL_FUNC) &_cosmoe_core_predict, 4},
+    {"_cosmoe_core_outcome", (DL_FUNC) &_cosmoe_core_outcome, 5},
     {"_cosmoe_core_jacobian", (DL_FUNC) &_cosmoe_core_jacobian, 4},
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},

@@ -1,5 +1,6 @@
 #include "bind_convert.h"
 #include "regression/em.h"
+#include "regression/outcome.h"
 
 namespace {
 
@@ -138,6 +139,33 @@ Rcpp::List core_predict(const Rcpp::List& model, const Rcpp::List& rows, const R
                  {f.begin(), gate.begin(), expert.begin(), logit.begin()});
     return Rcpp::List::create(Rcpp::Named("f") = f, Rcpp::Named("gate") = gate, Rcpp::Named("expert") = expert,
                               Rcpp::Named("logit") = logit);
+}
+
+// `rows`: y, w, offset and trials, each of which may be NULL; `family` NULL for least squares.
+// [[Rcpp::export]]
+Rcpp::List core_outcome(const Rcpp::NumericMatrix& gate, const Rcpp::NumericMatrix& expert, const Rcpp::List& rows,
+                        const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi) {
+    const auto column = [&](const char* name) -> const double* {
+        const SEXP value = rows.containsElementNamed(name) ? static_cast<SEXP>(rows[name]) : R_NilValue;
+        return Rf_isNull(value) ? nullptr : REAL(value);
+    };
+    const cosmoe::OutcomeRows data{static_cast<std::size_t>(gate.nrow()),
+                                   static_cast<std::size_t>(gate.ncol()),
+                                   gate.begin(),
+                                   expert.begin(),
+                                   column("y"),
+                                   column("w"),
+                                   column("offset"),
+                                   column("trials")};
+    const auto known =
+        family.isNull() ? nullptr : cosmoe::make_family(bind::as_family(static_cast<Rcpp::List>(family.get())));
+    Rcpp::NumericVector f(gate.nrow());
+    const cosmoe::Outcome out = cosmoe::summarise(data, known.get(), phi, f.begin());
+    return Rcpp::List::create(
+        Rcpp::Named("f") = f, Rcpp::Named("gate") = Rcpp::NumericVector(out.gate.begin(), out.gate.end()),
+        Rcpp::Named("influence") = Rcpp::NumericVector(out.influence.begin(), out.influence.end()),
+        Rcpp::Named("both") = out.both, Rcpp::Named("difference") = out.difference,
+        Rcpp::Named("entropy") = out.entropy);
 }
 
 // [[Rcpp::export]]

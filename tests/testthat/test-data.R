@@ -74,6 +74,20 @@ test_that("every kind of term gives the matrix of model.matrix", {
   }
 })
 
+test_that("a response may be any expression, as in lm", {
+  train <- methods_data()
+  for (side in expression(y / 2, y * 2, (y), (y / 2), y^2, log(y + 50), -y, y %% 3)) {
+    formula <- as.formula(call("~", side, quote(x1)))
+    label <- deparse(side)
+    fit <- fit_cosine_moe(formula, train, k = 1)
+    expect_equal(unname(coef(fit)), unname(coef(lm(formula, train))), tolerance = 1e-6, label = label)
+    expect_equal(update(fit, . ~ .)$sse, fit$sse, label = label)
+  }
+  two <- suppressWarnings(fit_cosine_moe(y / 2 ~ x1 | z1, train, control = moe_control(n_starts = 2)))
+  expect_identical(two$y, train$y / 2)
+  expect_identical(two$names$z, "z1")
+})
+
 test_that("names that need backticks work", {
   data <- setNames(toy()[c("y", "u", "f")], c("my y", "my u", "my f"))
   result <- model_data(`my y` ~ `my u` | `my f`, data)

@@ -227,3 +227,31 @@ test_that("the response is no covariate", {
   expect_error(fit_cosine_moe(y ~ x | y, d), class = "cosmoe_error_data", regexp = "response is among the covariates")
   expect_error(fit_cosine_moe(y ~ y, d, method = "em"), class = "cosmoe_error_data")
 })
+
+test_that("experts do not coincide because another one runs off", {
+  x <- seq(-1, 1, length.out = 201)
+  data <- list(y = x, w = NULL)
+  gaussian <- list(family = list(name = "gaussian", link = "identity"))
+  # Experts one and two differ by 0.1, where the response spreads by 0.6; the third has hardly any weight.
+  par <- list(u = matrix(0, 1, 3), b = c(0, 0, -10), eta = rbind(c(1, 1, 1e7), c(0, 0.1, 0)))
+  swept <- function(par) {
+    mixture <- cosmoe:::mixture_of(data, gaussian, c(0, 0, 0), 3L)
+    model <- cosmoe:::core_model(router_linear(), expert_linear(), 3L)
+    cosmoe:::sweep_rows(model, list(x = cbind(x), z = NULL), par, NULL, 1L, mixture)
+  }
+  expect_equal(swept(par)$difference[1, 2], 0.01 / mean((x - mean(x))^2), tolerance = 1e-6)
+  gate <- exp(par$b) / sum(exp(par$b))
+  values <- cbind(x, 1) %*% par$eta
+  expect_equal(swept(par)$f, drop(values %*% gate))
+  expect_equal(swept(par)$gate_mean, gate)
+  par$eta[1, 3] <- 2
+  values <- cbind(x, 1) %*% par$eta
+  found <- swept(par)
+  share <- t(gate * t(dnorm(x, values, 1)))
+  share <- share / rowSums(share)
+  expect_equal(found$entropy, -sum(share * log(share)))
+  for (i in 1:2) for (j in (i + 1):3) {
+    expect_equal(found$both[i, j], length(x) * gate[i] * gate[j])
+    expect_equal(found$difference[i, j], mean((values[, i] - values[, j])^2) / mean((x - mean(x))^2))
+  }
+})

@@ -67,6 +67,25 @@ test_that("estfun() has the rows' scores, which vanish in sum, and serves the sa
   expect_equal(dim(sandwich::vcovCL(at$fit, rep(1:25, 10))), dim(vcov(at$fit)))
 })
 
+test_that("coef() has the estimates of vcov(): the delta method from coordinates without a gauge", {
+  for (name in c("gaussian", "poisson")) {
+    at <- em_inference(name)
+    rows <- plain_rows(at, family_of(name))
+    # The second gate is zero; the rest is free.
+    free <- coef(at$fit)[-(4:6)]
+    free[1:3] <- coef(at$fit)[1:3] - coef(at$fit)[4:6]
+    # From there to contrasts with the mean of both gates.
+    rest <- length(free) - 3
+    map <- rbind(
+      cbind(rbind(diag(3), -diag(3)) / 2, matrix(0, 6, rest)),
+      cbind(matrix(0, rest, 3), diag(rest))
+    )
+    expect_equal(drop(map %*% free), unname(coef(at$fit)), label = name)
+    information <- -numDeriv::hessian(function(t) sum(rows(drop(map %*% t))), free)
+    expect_equal(unname(vcov(at$fit)), map %*% solve(information, t(map)), tolerance = 1e-5, label = name)
+  }
+})
+
 test_that("one expert has the likelihood ratio test of glm()", {
   d <- em_data("poisson")
   fit <- function(formula) {

@@ -214,13 +214,14 @@ test_that("one expert has the covariance matrix of glm()", {
 
 test_that("coefficients have the dispersions among them", {
   fit <- em_cached("gaussian")$fit
-  expect_equal(utils::tail(coef(fit), 2), c("expert1:sigma" = sigma(fit)[[1]], "expert2:sigma" = sigma(fit)[[2]]))
+  sigmas <- c("expert1:sigma" = sigma(fit)[[1]], "expert2:sigma" = sigma(fit)[[2]])
+  expect_equal(utils::tail(coef(fit, "all"), 2), sigmas)
   expect_equal(utils::tail(names(coef(fit, "identifiable")), 2), c("expert1:log(sigma)", "expert2:log(sigma)"))
-  expect_equal(names(coef(em_cached("Gamma")$fit))[9], "expert1:shape")
+  expect_equal(names(coef(em_cached("Gamma")$fit, "all"))[9], "expert1:shape")
   expect_length(coef(em_cached("poisson")$fit), 8)
   expect_error(sigma(em_cached("poisson")$fit), class = "cosmoe_error_input")
   equal <- em_fit(y ~ x | z, em_data("gaussian"), sigma = "equal")
-  expect_equal(utils::tail(names(coef(equal)), 1), "sigma")
+  expect_equal(utils::tail(names(coef(equal, "all")), 1), "sigma")
   expect_equal(nrow(vcov(equal)), length(coef(equal, "identifiable")))
 })
 

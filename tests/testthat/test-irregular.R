@@ -147,6 +147,26 @@ test_that("a gate with many covariates is not taken for a separable one", {
   expect_false(any(grepl("separable", info$irregular)))
 })
 
+test_that("a binomial response without overlap is flagged, rare events are not", {
+  fit_binomial <- function(data, ...) {
+    fit_cosine_moe(y ~ x, data, k = 1, method = "em", family = binomial, control = moe_control(n_starts = 1), ...)
+  }
+  x <- ref_with_seed(1, stats::rnorm(100))
+  separated <- data.frame(x = x, y = as.double(x > 0))
+  fit <- fit_binomial(separated)
+  expect_match(reasons_of(ends <- confint(fit)), "expert 1 foretells its responses without doubt", all = FALSE)
+  expect_true(all(is.na(ends)))
+  expect_flagged(fit_binomial(separated, weights = rep(1e-3, 100)), "without doubt")
+  # One row on the wrong side is enough.
+  overlap <- separated
+  overlap$y[order(x)[80]] <- 0
+  expect_length(reasons_of(vcov(fit_binomial(overlap))), 0)
+  rare <- data.frame(x = ref_with_seed(2, stats::rnorm(4000)))
+  rare$y <- ref_with_seed(3, stats::rbinom(4000, 1, stats::plogis(-6 + 0.5 * rare$x)))
+  expect_length(reasons_of(vcov(fit_binomial(rare))), 0)
+  expect_equal(unname(vcov(fit_binomial(rare))), unname(vcov(glm(y ~ x, binomial, rare))), tolerance = 1e-4)
+})
+
 test_that("sparse gates are flagged, and perfect fits", {
   data <- steep_data(10)
   set.seed(1)

@@ -237,7 +237,7 @@ test_that("the tree is an hclust object that can be cut", {
   expect_setequal(tree$order, 1:4)
   expect_false(is.unsorted(tree$height))
   cut <- stats::cutree(tree, 2)
-  expect_setequal(split(1:4, cut), merged$models[["2"]]$members)
+  expect_setequal(split(1:4, cut), lapply(merged$models[["2"]]$members, sort))
   dendrogram <- as.dendrogram(merged)
   expect_s3_class(dendrogram, "dendrogram")
   expect_setequal(labels(dendrogram), paste0("expert", 1:4))
@@ -262,4 +262,19 @@ test_that("bad arguments say so", {
     merge_experts(fit, kappa = 3)
     plot(merge_experts(fit), which = "fitted")
   })
+})
+
+test_that("after an interrupt no further model is refitted", {
+  fit <- rich_fit(3)
+  stopped <- fit
+  stopped$convergence$status <- "interrupted"
+  calls <- 0
+  refit <- cosmoe:::refit_all
+  environment(refit) <- list2env(list(refit_merged = function(...) {
+    calls <<- calls + 1
+    stopped
+  }), parent = asNamespace("cosmoe"))
+  fits <- refit(3:1, list(), fit, NULL)
+  expect_identical(calls, 1)
+  expect_identical(cosmoe:::refit_columns(fits)$status, c("converged", "interrupted", "interrupted"))
 })

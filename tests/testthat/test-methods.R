@@ -6,7 +6,7 @@ test_that("coef gives gate, experts or both", {
   expect_identical(rownames(experts), c("(Intercept)", "x1", "x2", "groupmid", "grouphigh"))
   expect_identical(gate["z1", ], fit$gate$beta["z1", ])
   expect_identical(experts["x1", ], fit$experts["x1", ])
-  all <- coef(fit)
+  all <- coef(fit, "all")
   expect_identical(unname(all), c(gate, experts))
   expect_identical(all[["gate2:z1"]], gate["z1", "expert2"])
   expect_identical(all[["expert1:grouphigh"]], experts["grouphigh", "expert1"])

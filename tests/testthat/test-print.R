@@ -146,3 +146,12 @@ test_that("a summary without the data has no standard errors and says why", {
   words <- gsub("\\s+", " ", paste(shown(result), collapse = " "))
   expect_match(words, "No standard errors: the data of the fit cannot be found again", fixed = TRUE)
 })
+
+test_that("digits that cannot be are errors", {
+  for (digits in list("a", 0, 23, 1.5, NA, c(3, 4), NULL)) {
+    expect_error(print(methods_fit(), digits = digits), "`digits` must be", class = "cosmoe_error_input")
+    expect_error(print(summary(methods_fit()), digits = digits), "`digits` must be", class = "cosmoe_error_input")
+    expect_error(print(router_linear(), digits = digits), "`digits` must be", class = "cosmoe_error_input")
+  }
+  expect_output(print(router_linear(), digits = 3), "linear")
+})

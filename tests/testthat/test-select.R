@@ -233,3 +233,12 @@ test_that("an interrupt gives what has been fitted where that is asked for", {
   settings$control$on_interrupt <- "stop"
   expect_error(sweep(prepared, settings, 1:3, fit$call), class = "cosmoe_error_interrupt")
 })
+
+test_that("a group that cannot be evaluated is one clear error", {
+  data <- lines_data(1, 40)
+  quote_it <- "the name of a column in quotes"
+  expect_error(select_experts(y ~ x, data, criterion = "cv", group = nobody), quote_it, class = "cosmoe_error_input")
+  expect_error(
+    select_experts(data["x"], data$y, criterion = "cv", group = nobody), quote_it, class = "cosmoe_error_input"
+  )
+})

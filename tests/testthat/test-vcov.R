@@ -22,14 +22,34 @@ test_that("model and sandwich agree with an independent computation", {
 test_that("coordinates go by the names and the order of coef", {
   fit <- methods_fit()
   estimate <- coef(fit, "identifiable")
-  expect_identical(names(estimate), names(coef(fit)))
+  expect_identical(names(estimate), names(coef(fit, "all")))
   expect_identical(dimnames(vcov(fit)), list(names(estimate), names(estimate)))
   expect_equal(estimate[["gate1:z1"]], (fit$gate$u[1, 1] - fit$gate$u[1, 2]) / 2)
   expect_equal(estimate[["gate2:(Intercept)"]], unname(fit$gate$b[2] - fit$gate$b[1]) / 2)
-  expect_identical(estimate[5:14], coef(fit)[5:14])
+  expect_identical(estimate[5:14], coef(fit, "all")[5:14])
   # The contrasts sum to zero.
   covariance <- vcov(fit)
   expect_equal(covariance["gate1:z1", ], -covariance["gate2:z1", ])
+})
+
+test_that("estimates, covariances, intervals and tests are about the same numbers", {
+  for (router in routers) {
+    made <- inference_fit(router, "tanh")
+    covariates <- made$data$x
+    response <- made$data$y
+    fit <- made$fit
+    error <- standard_errors(fit)
+    table <- coef(summary(fit))
+    expect_identical(names(coef(fit)), names(error))
+    expect_identical(dimnames(vcov(fit)), list(names(error), names(error)))
+    expect_identical(names(coef(fit)), rownames(confint(fit)))
+    expect_equal(rowMeans(confint(fit)), coef(fit))
+    expect_equal(coef(fit), table[, "Estimate"])
+    expect_equal(coef(fit) / error, table[, "t value"])
+    skip_if_not_installed("lmtest")
+    expect_equal(unclass(lmtest::coeftest(fit))[, 1:4], table[, 1:4], ignore_attr = c("method", "df", "nobs", "logLik"))
+    expect_equal(unclass(lmtest::coefci(fit)), confint(fit), ignore_attr = TRUE)
+  }
 })
 
 test_that("a single linear expert is lm", {

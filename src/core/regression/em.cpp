@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/errors.h"
+#include "regression/thinned.h"
 #include "solver/geometry.h"
 #include "solver/nlopt_solver.h"
 #include "solver/trust_region.h"
@@ -15,7 +16,7 @@ namespace {
 // The likelihood of a mixture has spurious maxima, where an expert passes through a few rows. EM climbs the hill on which
 // it starts; Newton's steps may leave it. So a hybrid fit takes the exact Hessian only once steps gain less than this,
 // or after so many passes.
-constexpr double slow_gain = 0.1;
+constexpr double slow_gain = 2;
 constexpr int patience = 50;
 
 // One iteration of EM is a few Newton steps on the expected likelihood, whose gate part is concave and separate from
@@ -106,23 +107,26 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
     const Settings solver = solver_settings(rows, settings);
     const Em em(model, family, rows, settings, solver, hooks);
     const Hooks none;
-    const LikelihoodCriterion criterion(family);
+    const LikelihoodCriterion criterion(family, Information::complete);
     const Pass quiet(model, rows, settings.threads, none, criterion);
     Fit fit;
     SolverResult& result = fit;
     fit.theta = project(start, model.constraints);
-    fit.value = quiet.evaluate(fit.theta, Order::value).value;
-    fit.trace.push_back(fit.value);
-    if (!std::isfinite(fit.value)) {
-        fit.message = "the likelihood is not finite at the start";
-        return fit;
+    fit.value = std::numeric_limits<double>::infinity();
+    const bool newton = settings.optimizer == "newton", direct = newton && settings.hybrid;
+    if (!direct) {
+        fit.value = quiet.evaluate(fit.theta, Order::value).value;
+        fit.trace.push_back(fit.value);
+        if (!std::isfinite(fit.value)) {
+            fit.message = "the likelihood is not finite at the start";
+            return fit;
+        }
     }
-    const bool newton = settings.optimizer == "newton";
     try {
         fit.status = Status::max_passes;
         fit.message = "the limit of passes was reached";
         double asked = std::numeric_limits<double>::infinity();
-        while (!settings.hybrid && newton && fit.passes < solver.max_passes) {
+        while (newton && !direct && fit.passes < solver.max_passes) {
             const double before = fit.value;
             em.accelerated(fit);
             const double gain = before - fit.value;
@@ -139,17 +143,19 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
                 break;
             }
         }
-        if (settings.hybrid || !newton) {
+        if (direct || !newton) {
             ModelObjective objective(model, em.pass());
             Settings rest = solver;
             rest.exact_below = slow_gain, rest.exact_after = patience;
+            if (direct) rest.exact_first = approach(model, family, rows, settings.threads, hooks, rest, em.pass(), fit);
             rest.max_passes = std::max(1, solver.max_passes - fit.passes);
             SolverResult finish =
                 newton ? minimise_trust_region(objective, model.constraints, fit.theta, rest, hooks)
                        : minimise_nlopt(objective, model.constraints, fit.theta, settings.optimizer, rest, hooks);
             finish.passes += fit.passes;
             finish.trace.insert(finish.trace.begin(), fit.trace.begin(), fit.trace.end());
-            if (finish.value <= fit.value) result = std::move(finish);
+            if (direct || finish.value <= fit.value) result = std::move(finish);
+            if (fit.status == Status::stalled && !std::isfinite(fit.value)) return fit;
         }
     } catch (const Interrupted&) {
         fit.status = Status::interrupted;

@@ -69,7 +69,8 @@ double identifiable_parameters(const Model& model) {
 
 void certify_fit(const Model& model, const Pass& pass, const Settings& solver, bool may_converge, Fit& fit) {
     fit.theta = centered(model, fit.theta);
-    const Evaluation at = pass.evaluate(fit.theta, Order::hessian);
+    // Centring changes nothing that the solver has seen.
+    const Evaluation at = fit.at.hessian.is_empty() ? pass.evaluate(fit.theta, Order::hessian) : std::move(fit.at);
     fit.value = at.value;
     fit.certified = true;
     if (std::isfinite(at.value) && at.hessian.is_finite() && at.normal.is_finite()) {

@@ -26,6 +26,7 @@ struct Settings {
     // The exact Hessian is used once a step promises no more than this, or so many passes have gone.
     double exact_below = std::numeric_limits<double>::infinity();
     int exact_after = 0;
+    bool exact_first = false;  // whether the first step takes the exact Hessian
 
     // The decrease of F that the data can just tell: half a residual variance, or half a unit of log likelihood.
     double unit(double value) const { return likelihood ? 0.5 : value / residual_df; }
@@ -57,6 +58,7 @@ struct SolverResult {
     // Longest step, in the metric of natural_scale, that the last quadratic model may be asked about: longer ones were
     // tried and failed.
     double reach = std::numeric_limits<double>::infinity();
+    Evaluation at;  // the derivatives at theta with the exact Hessian, where they are known
     // Stochastic gradient descent: the last iterate before its gates are centred, with the norms that it has reached.
     arma::vec last;
     arma::mat last_beta;

@@ -10,20 +10,28 @@
 namespace cosmoe {
 namespace {
 
+// The next step may well promise so much less than this one: by then the exact Hessian should be there.
+constexpr double soon = 3;
+
 // Squared scales of the steps: the diagonal of the Gauss-Newton matrix, falling by no more than half a pass so that one
 // flat point does not lengthen all steps.
 void update_scale(const arma::mat& normal, const Constraints& constraints, arma::vec& scale) {
     scale = arma::max(0.5 * scale, common_in_blocks(normal.diag(), constraints, 1e-10));
 }
 
-// The step that promised too little to go on costs one more value, and takes a converged run from within a thousandth
-// of a standard error of the solution to within its square.
-void take_last(Objective& objective, const arma::vec& trial, SolverResult& out) {
-    const double there = objective.evaluate(trial, Order::value).value;
-    if (!(there < out.value)) return;
+// A step that promises less than this part of what is enough is not worth a pass.
+constexpr double precise = 1e-4;
+
+// The step that promised too little to go on costs one more pass, whose derivatives the certificate needs, and takes a
+// converged run from within a thousandth of a standard error of the solution to within its square. Whether it was taken.
+bool take_last(Objective& objective, const arma::vec& trial, Evaluation& here, SolverResult& out) {
+    Evaluation there = objective.evaluate(trial, Order::hessian);
+    if (!(there.value < out.value)) return false;
     out.theta = trial;
-    out.value = there;
-    out.trace.back() = there;
+    out.value = there.value;
+    out.trace.back() = there.value;
+    here = std::move(there);
+    return true;
 }
 
 }  // namespace
@@ -34,17 +42,29 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
     out.theta = project(start, constraints);
     arma::vec scale(out.theta.n_elem, arma::fill::zeros);
     double radius = 0, damping = 0;
-    bool exact = false;   // which model the next step uses
-    bool patient = true;  // the exact one is not used yet
+    bool exact = settings.exact_first;  // which model the next step uses
+    // The exact one is not used yet, nor computed.
+    bool patient = !exact && std::isfinite(settings.exact_below);
+    bool last = false;  // the last step has been taken
+    const auto evaluate = [&](const arma::vec& theta, bool with_exact) {
+        ++out.passes;
+        return objective.evaluate(theta, with_exact ? Order::hessian : Order::normal);
+    };
+    const auto finite = [](const Evaluation& e) {
+        return std::isfinite(e.value) && e.normal.is_finite() && e.hessian.is_finite();
+    };
+    Evaluation here;
+    const auto finish = [&](Status status, const char* message = "") {
+        out.status = status;
+        out.message = message;
+        if (!here.hessian.is_empty()) out.at = std::move(here);
+        return out;
+    };
     try {
-        Evaluation here = objective.evaluate(out.theta, Order::hessian);
-        out.passes = 1;
+        here = evaluate(out.theta, !patient);
         out.value = here.value;
         out.trace.push_back(here.value);
-        if (!std::isfinite(here.value) || !here.hessian.is_finite() || !here.normal.is_finite()) {
-            out.message = "the objective is not finite at the start";
-            return out;
-        }
+        if (!finite(here)) return finish(Status::stalled, "the objective is not finite at the start");
         radius = settings.full_step(here.value);
         for (;;) {
             if (hooks.stop_requested()) throw Interrupted();
@@ -52,7 +72,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             const LocalModel model(here, out.theta, constraints);
             const arma::vec gradient = model.gradient();
             arma::vec local_scale = model.scale(scale);
-            const arma::mat normal = model.normal(), hessian = model.hessian();
+            const arma::mat normal = model.normal(), hessian = here.hessian.is_empty() ? arma::mat() : model.hessian();
             const std::vector<BallLimit> limits = model.balls();
             const double rounding = settings.rounding(here.value);
             const double enough = settings.enough(here.value);
@@ -61,9 +81,10 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             // a minimum is flat, however far it is. Scales are judged afresh: what was steep on the way may be flat
             // here.
             const double residual_norm = settings.full_step(here.value);
-            const arma::vec fresh = natural_scale(here, constraints);
+            arma::vec fresh;
             Step wide;  // that move, once it has been asked for
             const auto promises_nothing = [&]() {
+                if (fresh.is_empty()) fresh = natural_scale(here, constraints);
                 if (!wide.ok) wide = solve_step(hessian, gradient, model.scale(fresh), residual_norm, limits);
                 return wide.ok && wide.predicted <= enough;
             };
@@ -71,27 +92,30 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             // Steps from this point, without new derivatives, until one is accepted.
             for (;;) {
                 Step step = solve_step(exact ? hessian : normal, gradient, local_scale, radius, limits, damping);
-                if (!step.ok) {
-                    out.message = "the step problem has no solution";
-                    return out;
-                }
+                if (!step.ok) return finish(Status::stalled, "the step problem has no solution");
                 damping = step.damping;
                 patient = patient && step.predicted > settings.exact_below && out.passes <= settings.exact_after;
+                if (!patient && here.hessian.is_empty() && out.passes < settings.max_passes) {
+                    here = evaluate(out.theta, true);
+                    out.trace.push_back(out.value);
+                    exact = true;
+                    break;
+                }
                 const bool idle = step.predicted <= enough;
                 // A longer step than that one promises at most the square of the ratio more.
                 const double longer = std::max(1.0, radius / residual_norm);
-                if (step.predicted <= enough * longer * longer && promises_nothing()) {
-                    out.status = Status::converged;
-                    if (out.passes < settings.max_passes)
-                        take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
-                                  out);
-                    return out;
+                if (!here.hessian.is_empty() && step.predicted <= enough * longer * longer && promises_nothing()) {
+                    // Where that step led is judged as well: along a flat way it may promise more than enough there.
+                    last = !last && step.predicted > precise * enough && out.passes < settings.max_passes &&
+                           take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
+                                     here, out);
+                    if (last) break;
+                    return finish(Status::converged);
                 }
                 if (idle && tried_wide) {
                     // The far move failed, and near ones promise nothing.
-                    out.status = Status::converged;
                     out.reach = radius;
-                    return out;
+                    return finish(Status::converged);
                 }
                 if (idle && wide.ok) {
                     tried_wide = exact = true;
@@ -101,23 +125,16 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     step = wide;
                 }
                 if (step.length <= 1e-13 * std::sqrt(arma::dot(out.theta, scale % out.theta)) || radius < 1e-150) {
-                    out.status = step.predicted <= enough ? Status::converged : Status::stalled;
-                    if (out.status == Status::stalled)
-                        out.message = "no further decrease although the gradient is not zero";
-                    return out;
+                    return step.predicted <= enough
+                               ? finish(Status::converged)
+                               : finish(Status::stalled, "no further decrease although the gradient is not zero");
                 }
-                if (out.passes >= settings.max_passes) {
-                    out.status = Status::max_passes;
-                    out.message = "the limit of passes was reached";
-                    return out;
-                }
+                if (out.passes >= settings.max_passes)
+                    return finish(Status::max_passes, "the limit of passes was reached");
                 const arma::vec trial = project(objective.move(out.theta, model.expand(step.q)), constraints);
-                Evaluation there = objective.evaluate(trial, Order::hessian);
-                ++out.passes;
-                const bool finite = std::isfinite(there.value) && there.hessian.is_finite() && there.normal.is_finite();
-                const double actual = finite ? here.value - there.value : -1e300;
-                const double by_normal = -(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, normal * step.q));
-                const double by_hessian = -(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, hessian * step.q));
+                Evaluation there = evaluate(trial, !patient || step.predicted <= soon * settings.exact_below);
+                const bool sound = finite(there);
+                const double actual = sound ? here.value - there.value : -1e300;
                 const double ratio = actual / step.predicted;
                 const bool tiny = std::abs(actual) <= rounding;
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
@@ -126,24 +143,24 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 } else if (!accepted) {
                     exact = true;  // the model that holds for short steps
                 } else {
-                    const double miss_normal = std::abs(by_normal - actual),
-                                 miss_hessian = std::abs(by_hessian - actual);
+                    const auto miss = [&](const arma::mat& curvature) {
+                        return std::abs(arma::dot(gradient, step.q) + 0.5 * arma::dot(step.q, curvature * step.q) +
+                                        actual);
+                    };
+                    const double miss_normal = miss(normal), miss_hessian = miss(hessian);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
                 }
                 if (ratio < 0.25 && !tiny)
                     radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
                 else if (ratio > 0.75) radius = std::max(radius, 2 * step.length);
-                out.trace.push_back(std::min(out.value, finite ? there.value : out.value));
+                out.trace.push_back(std::min(out.value, sound ? there.value : out.value));
                 if (accepted) {
                     out.theta = trial;
                     out.value = there.value;
                     here = std::move(there);
                     break;
                 }
-                if (tiny && step.predicted <= 10 * rounding) {
-                    out.status = Status::converged;
-                    return out;
-                }
+                if (tiny && step.predicted <= 10 * rounding) return finish(Status::converged);
             }
         }
     } catch (const Interrupted&) {

@@ -1,0 +1,114 @@
+#include "regression/outcome.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "common/buffer.h"
+#include "common/chunks.h"
+#include "common/kernels.h"
+#include "regression/block.h"
+
+namespace cosmoe {
+namespace {
+
+// Of one block of rows: mean responses and log(p_k f_k), a column for each expert.
+struct Values {
+    explicit Values(std::size_t k)
+        : mean(block_rows, k),
+          joint(block_rows, k),
+          y(block_rows, 1),
+          w(block_rows, 1),
+          trials(block_rows, 1),
+          eta(block_rows, 1),
+          unused(block_rows, 5) {}
+    Buffer mean, joint, y, w, trials, eta;
+    Buffer unused;  // derivatives of the densities
+};
+
+void load(const OutcomeRows& rows, std::size_t first, std::size_t count, const Family* family, const arma::vec& phi,
+          Values& v) {
+    const auto fill = [&](const double* from, double otherwise, double* to) {
+        for (std::size_t i = 0; i < count; ++i) to[i] = from ? from[first + i] : otherwise;
+        std::fill(to + count, to + block_rows, 0.0);
+    };
+    fill(rows.w, 1, v.w.col(0));
+    for (std::size_t m = 0; m < rows.k; ++m) fill(rows.expert + m * rows.n, 0, v.mean.col(m));
+    if (!family) return;
+    fill(rows.y, 0, v.y.col(0));
+    fill(rows.trials, 1, v.trials.col(0));
+    const auto unused = [&](std::size_t j) { return v.unused.col(j); };
+    for (std::size_t m = 0; m < rows.k; ++m) {
+        double *mean = v.mean.col(m), *eta = v.eta.col(0), *joint = v.joint.col(m);
+        const double* p = rows.gate + m * rows.n + first;
+        for (std::size_t i = 0; i < count; ++i) eta[i] = mean[i] + (rows.offset ? rows.offset[first + i] : 0.0);
+        std::fill(eta + count, eta + block_rows, 0.0);
+        const DensityBlock out{round_up(count, lane_multiple),
+                               v.y.col(0),
+                               v.trials.col(0),
+                               joint,
+                               unused(0),
+                               unused(1),
+                               unused(2),
+                               unused(3),
+                               unused(4)};
+        family->evaluate(out, v.w.col(0), eta, phi[m]);
+        for (std::size_t i = 0; i < count; ++i) {
+            mean[i] = family->mean(eta[i]);
+            joint[i] = p[i] > 0 && !std::isnan(joint[i]) ? joint[i] + std::log(p[i])
+                                                         : -std::numeric_limits<double>::infinity();
+        }
+    }
+}
+
+// - sum_k r_k log r_k, r_k in proportion to exp(joint_k); not a number where all are impossible.
+double entropy(const Buffer& joint, std::size_t k, std::size_t row) {
+    double top = joint.col(0)[row], total = 0, sum = 0;
+    for (std::size_t m = 1; m < k; ++m) top = std::max(top, joint.col(m)[row]);
+    if (!std::isfinite(top)) return std::numeric_limits<double>::quiet_NaN();
+    for (std::size_t m = 0; m < k; ++m) {
+        const double below = joint.col(m)[row] - top, share = std::exp(below);
+        total += share;
+        if (share > 0) sum += share * below;
+    }
+    return std::log(total) - sum / total;
+}
+
+}  // namespace
+
+Outcome summarise(const OutcomeRows& rows, const Family* family, const arma::vec& phi, double* f) {
+    const std::size_t k = rows.k;
+    Outcome out(k);
+    Values v(k);
+    for (std::size_t first = 0; first < rows.n; first += block_rows) {
+        const std::size_t count = std::min(block_rows, rows.n - first);
+        load(rows, first, count, family, phi, v);
+        const auto gate = [&](std::size_t m, std::size_t i) { return rows.gate[m * rows.n + first + i]; };
+        for (std::size_t i = 0; i < count; ++i) {
+            double value = 0;
+            for (std::size_t m = 0; m < k; ++m)
+                if (gate(m, i) > 0) value += gate(m, i) * v.mean.col(m)[i];
+            f[first + i] = value;
+            const double w = v.w.col(0)[i];
+            if (!(w > 0)) continue;
+            if (family) out.entropy += w * entropy(v.joint, k, i);
+            for (std::size_t m = 0; m < k; ++m) {
+                const double p = gate(m, i), h = v.mean.col(m)[i];
+                if (!(p > 0)) continue;
+                out.gate[m] += w * p;
+                out.influence[m] += w * (p * (h - value)) * (p * (h - value));
+                for (std::size_t j = 0; j <= m; ++j) {
+                    const double joint = w * p * gate(j, i), apart = h - v.mean.col(j)[i];
+                    if (!(joint > 0)) continue;
+                    out.both(m, j) += joint;
+                    if (j < m) out.difference(m, j) += joint * apart * apart;
+                }
+            }
+        }
+    }
+    out.both = arma::symmatl(out.both);
+    out.difference = arma::symmatl(out.difference);
+    return out;
+}
+
+}  // namespace cosmoe
