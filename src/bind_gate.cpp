@@ -1,4 +1,5 @@
 #include "bind_convert.h"
+#include "common/kernels.h"
 #include "gate/enclosing_ball.h"
 
 // [[Rcpp::export]]
@@ -17,3 +18,6 @@ Rcpp::List core_enclosing_ball(const arma::mat& u) {
     return Rcpp::List::create(Rcpp::Named("center") = Rcpp::NumericVector(ball.center.begin(), ball.center.end()),
                               Rcpp::Named("radius") = ball.radius);
 }
+
+// [[Rcpp::export]]
+std::string core_instruction_set() { return cosmoe::kernel::instruction_set(); }
