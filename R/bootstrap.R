@@ -188,7 +188,7 @@ resampled <- function(task) {
   }
   if (!is.null(task$mixture)) {
     y <- draw_mixture(fit, task$mixture, data$trials)
-    data$y[counts] <- (if (is.null(data$trials)) y else y / pmax(data$trials, 1))[counts]
+    data$y[counts] <- as_shares(y, data$trials)[counts]
     return(data)
   }
   error <- if (task$type == "parametric") {

@@ -45,9 +45,10 @@
 #'   epochs and rate 0.1; it does not state a batch size, 32 is ours.
 #' @param hybrid For `method = "em"`: whether a run goes over from EM to Newton's method on the log-likelihood once EM
 #'   slows down. `TRUE`, the default, is faster and ends at the same maximum: it takes steps of EM's own curvature, the
-#'   information of the complete data, while they gain 0.1 of log-likelihood or more (for 50 passes at most), and may
-#'   use the exact curvature then. `FALSE` is EM alone, with extrapolation, which may need more `max_passes`. The
-#'   log-likelihood never decreases with either.
+#'   information of the complete data, while they gain 2 of log-likelihood or more (for 50 passes at most), and may
+#'   use the exact curvature then. With many rows (5,000, or 100 for each parameter) a run first goes over a part of
+#'   them, as long as that raises the log-likelihood over all; these passes count as passes. `FALSE` is EM alone, with
+#'   extrapolation, which may need more `max_passes`. The log-likelihood never decreases with either.
 #'
 #' @return An object of class `moe_control`, a list with one entry for each argument.
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025), arXiv:2405.14131: the

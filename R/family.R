@@ -152,8 +152,10 @@ read_response <- function(value, n, what, likelihood = NULL) {
   trials <- successes + as_row_values(value[, 2L], n, what)
   check_finite_values(trials, what)
   check_whole(value, what)
-  list(y = ifelse(trials > 0, successes / trials, 0), trials = trials)
+  list(y = as_shares(successes, trials), trials = trials)
 }
+
+as_shares <- function(successes, trials) if (is.null(trials)) successes else ifelse(trials > 0, successes / trials, 0)
 
 # Whether the family can have such responses.
 check_family_response <- function(data, likelihood) {

@@ -119,7 +119,7 @@ response_generator <- function(fit, data) {
   mean <- as.vector(fit$fitted.values)
   function() {
     y <- draw(1L)
-    if (is.matrix(y)) y <- ifelse(data$trials > 0, y[, 1L] / data$trials, 0)
+    if (is.matrix(y)) y <- as_shares(y[, 1L], data$trials)
     y <- as.vector(y)
     # Rows of weight zero have no finite variance, and do not count.
     ifelse(is.na(y), mean, y)

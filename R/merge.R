@@ -267,14 +267,14 @@ meeting_weights <- function(model, pair, w) {
 
 # The Fisher information of each row about a predictor halfway between the two.
 predictor_information <- function(model, pair, data) {
-  link <- stats::make.link(model$family$link)
   middle <- rowMeans(model$at$link[, pair])
   share <- pair_shares(model, pair)
   dispersion <- switch(model$family$name,
     gaussian = sqrt(sum(share * model$dispersion[pair]^2)), Gamma = 1 / sum(share / model$dispersion[pair])
   )
   trials <- if (is.null(data$trials)) 1 else data$trials
-  value <- trials * link$mu.eta(middle)^2 / response_variance(model$family, link$linkinv(middle), dispersion)
+  mean <- mean_of_link(model$family, middle)
+  value <- trials * link_slope(model$family, middle)^2 / response_variance(model$family, mean, dispersion)
   ifelse(is.finite(value) & value > 0, value, 0)
 }
 
@@ -436,10 +436,7 @@ print.merge_experts <- function(x, digits = max(3L, getOption("digits") - 3L), .
   digits <- check_digits(digits)
   print_line(sprintf("Experts merged from %d down to 1; chosen by %s: k = %d", max(x$table$k), x$criterion, x$k))
   cat("\n")
-  table <- x$table
-  numbers <- vapply(table, is.double, NA)
-  table[numbers] <- lapply(table[numbers], function(v) ifelse(is.na(v), "", format(signif(v, digits))))
-  print(table, row.names = FALSE)
+  print(format_numbers(x$table, digits), row.names = FALSE)
   print_line("height: of the next merge; logLik: of the merged model as it is")
   if (length(x$notes)) print_notes(x$notes)
   invisible(x)

@@ -442,16 +442,18 @@ mixture_of <- function(data, likelihood, phi, k) {
 # entropy of the responsibilities.
 sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 50000L) {
   n <- nrow(rows$x)
-  own <- c(mixture$rows, list(w = w))
+  rows <- c(rows, mixture$rows, list(w = w))
+  columns <- intersect(c("y", "w", "offset", "trials"), names(rows))
   parts <- lapply(seq.int(1L, n, by = block), function(first) {
+    part <- rows
     if (n > block) {
       use <- first:min(n, first + block - 1L)
-      rows$x <- rows$x[use, , drop = FALSE]
-      if (!is.null(rows$z)) rows$z <- rows$z[use, , drop = FALSE]
-      own <- lapply(own, function(v) v[use])
+      part$x <- rows$x[use, , drop = FALSE]
+      if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
+      part[columns] <- lapply(rows[columns], function(v) v[use])
     }
-    now <- core_call(core_predict(model, rows, par, threads))
-    core_call(core_outcome(now$gate, now$expert, own, mixture$family, as.double(mixture$phi)))
+    now <- core_call(core_predict(model, part[setdiff(names(part), columns)], par, threads))
+    core_call(core_outcome(now$gate, now$expert, part[columns], mixture$family, as.double(mixture$phi)))
   })
   sums <- function(name) Reduce(`+`, lapply(parts, function(part) part[[name]]))
   f <- if (length(parts) == 1L) parts[[1L]]$f else unlist(lapply(parts, function(part) part$f))

@@ -403,6 +403,13 @@ format_entries <- function(table, digits) {
   if (is.null(dim(table))) text else array(text, dim(table), dimnames(table))
 }
 
+# The same for the columns of a data frame, each in one unit.
+format_numbers <- function(table, digits) {
+  numbers <- vapply(table, is.double, NA)
+  table[numbers] <- lapply(table[numbers], function(v) ifelse(is.na(v), "", format(signif(v, digits))))
+  table
+}
+
 print_residuals <- function(x, digits) {
   quartiles <- stats::quantile(x$residuals, na.rm = TRUE)
   names(quartiles) <- c("Min", "1Q", "Median", "3Q", "Max")

@@ -393,9 +393,7 @@ print.select_experts <- function(x, digits = max(4L, getOption("digits") - 2L), 
   digits <- check_digits(digits)
   print_line(sprintf("Number of experts chosen by %s: k = %d", x$criterion, x$k))
   cat("\n")
-  table <- x$table[setdiff(names(x$table), "reason")]
-  numbers <- vapply(table, is.double, NA)
-  table[numbers] <- lapply(table[numbers], function(v) ifelse(is.na(v), "", format(signif(v, digits))))
+  table <- format_numbers(x$table[setdiff(names(x$table), "reason")], digits)
   if (!any(nzchar(table$flags))) table$flags <- NULL
   table <- cbind(table, ` ` = ifelse(table$k == x$k, "<", ""))
   print(table, row.names = FALSE)

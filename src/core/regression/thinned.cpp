@@ -69,7 +69,8 @@ bool approach(const Model& model, const Family& family, const Rows& rows, std::s
               const Settings& settings, const Pass& all, SolverResult& at) {
     const std::size_t most = std::max(enough_rows, rows_a_parameter * model.layout.size());
     const int passes = settings.max_passes / 2;
-    if (passes < 1 || static_cast<double>(rows.n) < worth_it * static_cast<double>(most)) return false;
+    const bool in_memory = rows.y && (rows.x || rows.dx == 0) && (rows.z || rows.dz == 0);
+    if (!in_memory || passes < 1 || static_cast<double>(rows.n) < worth_it * static_cast<double>(most)) return false;
     const std::vector<std::size_t> counted = rows_with_weight(rows);
     if (static_cast<double>(counted.size()) < worth_it * static_cast<double>(most)) return false;
     at.value = all.evaluate(at.theta, Order::value).value;
