@@ -19,9 +19,13 @@ likelihood_rows <- function(rows, data, likelihood) {
   rows$trials <- data$trials
   rows$target <- near$eta - if (is.null(rows$offset)) 0 else rows$offset
   rows$target_weight <- near$weight
-  rows$shift <- 2 * sum(w) * log(rows$y_scale)
   spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
-  rows$spread <- column_scales(cbind(spread), data$w)$scale
+  likelihood_limits(rows, family, sum(w), column_scales(cbind(spread), data$w)$scale)
+}
+
+likelihood_limits <- function(rows, family, weight, spread) {
+  rows$shift <- 2 * weight * log(rows$y_scale)
+  rows$spread <- spread
   rows$spike <- if (family$name == "gaussian") log(least_spread * rows$spread) else -2 * log(least_spread)
   rows$dispersion_bound <- max(abs(rows$spike), 2 * abs(log(rows$spread)) + 1)
   rows

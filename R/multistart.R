@@ -300,7 +300,11 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
   par <- start[intersect(c("u", "b", "eta", "phi", "beta"), names(start))]
-  fit <- core_call(core_fit(search$model, search$rows, par, control))
+  # Over the rows, or over the sums of a source (R/fit-source.R).
+  fit <- core_call(
+    if (is.null(search$sums)) core_fit(search$model, search$rows, par, control)
+    else core_fit_sums(search$model, search$sums, search$totals, par, control)
+  )
   fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
   if (!is.finite(fit$objective)) fit$objective <- Inf
   if (!is.null(progress)) progress()
@@ -337,14 +341,17 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
   spikes <- spikes(best$phi, search$model, search$rows)
   par <- report_parameters(best, router, expert, search$rows, search$model)
-  cosine <- router$name != "linear"
   d_gate <- length(data$names$z)
-  rows <- list(
-    x = data$x, z = data$z,
-    z_center = if (cosine) search$rows$z_center, z_scale = if (cosine) search$rows$z_scale
-  )
-  mixture <- if (!is.null(likelihood)) mixture_of(data, likelihood, par$phi, k)
-  outcome <- sweep_rows(core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads, mixture)
+  gate <- gate_scales(search$rows, router)
+  if (is.null(search$sweep)) {
+    rows <- list(x = data$x, z = data$z, z_center = gate$center, z_scale = gate$scale)
+    mixture <- if (!is.null(likelihood)) mixture_of(data, likelihood, par$phi, k)
+    outcome <- sweep_rows(
+      core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads, mixture
+    )
+  } else {
+    outcome <- search$sweep(par)
+  }
   by <- order(-outcome$gate_mean)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
@@ -363,8 +370,8 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   c(par, list(
     loglik = if (!is.null(likelihood)) -user_objective(best$objective, search$rows) / 2,
     entropy = outcome$entropy,
-    z_center = if (is.null(rows$z_center)) rep(0, d_gate) else rows$z_center,
-    z_scale = if (is.null(rows$z_scale)) rep(1, d_gate) else rows$z_scale,
+    z_center = if (is.null(gate$center)) rep(0, d_gate) else gate$center,
+    z_scale = if (is.null(gate$scale)) rep(1, d_gate) else gate$scale,
     fitted = outcome$f,
     gate_mean = outcome$gate_mean[by],
     df = df,
@@ -372,6 +379,11 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     convergence = c(convergence_of(best, control, by), last_iterate(best, search$rows)),
     diagnostics = found
   ))
+}
+
+# Centre and scale of the gate's covariates that are part of the model, NULL where they are not.
+gate_scales <- function(rows, router) {
+  if (router$name != "linear") list(center = rows$z_center, scale = rows$z_scale)
 }
 
 starts_table <- function(runs, best, search) {
@@ -448,41 +460,58 @@ sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 500
   n <- nrow(rows$x)
   k <- model$k
   f <- numeric(n)
-  entropy <- 0
-  gate <- influence <- numeric(k)
-  both <- difference <- matrix(0, k, k)
+  sums <- list(gate = numeric(k), influence = numeric(k), both = matrix(0, k, k), difference = matrix(0, k, k),
+               entropy = 0)
   for (first in seq.int(1L, n, by = block)) {
     use <- first:min(n, first + block - 1L)
     part <- rows
     part$x <- rows$x[use, , drop = FALSE]
     if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
-    now <- core_call(core_predict(model, part, par, threads))
-    weight <- if (is.null(w)) rep(1, length(use)) else w[use]
-    if (!is.null(mixture)) {
-      now$expert <- mixture$means(now$expert, use)
-      now$f <- rowSums(ifelse(now$gate > 0, now$gate * now$expert, 0))
-      own <- row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use)))
-      entropy <- entropy + sum(ifelse(weight > 0, weight * own, 0))
-    }
+    now <- sweep_block(model, part, par, w[use], threads, mixture, use)
     f[use] <- now$f
-    gate <- gate + colSums(weight * now$gate)
-    influence <- influence + colSums(weight * (now$gate * (now$expert - now$f))^2)
-    for (i in seq_len(k)) {
-      joint <- weight * now$gate[, i] * now$gate
-      both[i, ] <- both[i, ] + colSums(joint)
-      difference[i, ] <- difference[i, ] + colSums(joint * (now$expert[, i] - now$expert)^2)
-    }
+    sums <- Map(`+`, sums, now[names(sums)])
   }
   total <- if (is.null(w)) n else sum(w)
   spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
+  c(list(f = f), sweep_outcome(sums, total, spread, mixture))
+}
+
+# Fitted values and sums of one block, `use` among the rows of the mixture; `w` is its own.
+sweep_block <- function(model, rows, par, w, threads, mixture, use) {
+  k <- model$k
+  now <- core_call(core_predict(model, rows, par, threads))
+  weight <- if (is.null(w)) rep(1, length(use)) else w
+  entropy <- 0
+  if (!is.null(mixture)) {
+    now$expert <- mixture$means(now$expert, use)
+    now$f <- rowSums(ifelse(now$gate > 0, now$gate * now$expert, 0))
+    own <- row_entropy(responsibilities(mixture$log_joint(now$gate, now$expert, use)))
+    entropy <- sum(ifelse(weight > 0, weight * own, 0))
+  }
+  both <- difference <- matrix(0, k, k)
+  for (i in seq_len(k)) {
+    joint <- weight * now$gate[, i] * now$gate
+    both[i, ] <- colSums(joint)
+    difference[i, ] <- colSums(joint * (now$expert[, i] - now$expert)^2)
+  }
+  list(
+    f = as.vector(now$f), gate = colSums(weight * now$gate),
+    influence = colSums(weight * (now$gate * (now$expert - now$f))^2),
+    both = both, difference = difference, entropy = entropy
+  )
+}
+
+# From the sums over all rows, of total weight `total`, with fitted values of variance `spread`.
+sweep_outcome <- function(sums, total, spread, mixture) {
+  k <- length(sums$gate)
   spread <- max(spread, mixture$spread, 1e-300)
   alike <- matrix(TRUE, k, k)
   if (length(mixture$dispersion)) {
     alike <- abs(outer(log(mixture$dispersion), log(mixture$dispersion), "-")) < 1e-3
   }
   list(
-    f = f, gate_mean = gate / total, influence = influence / total / spread, entropy = entropy,
-    both = both, difference = ifelse(alike, difference / pmax(both, 1e-300) / spread, Inf)
+    gate_mean = sums$gate / total, influence = sums$influence / total / spread, entropy = sums$entropy,
+    both = sums$both, difference = ifelse(alike, sums$difference / pmax(sums$both, 1e-300) / spread, Inf)
   )
 }
 
