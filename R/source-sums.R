@@ -158,7 +158,9 @@ place_part <- function(frame, part, likelihood = NULL) {
 tasks$finish <- list(
   chunk = function(part, args, at) {
     rows <- place_part(args$frame, part, args$likelihood)
-    mixture <- if (!is.null(args$likelihood)) mixture_of(part, args$likelihood, args$reported$phi, args$model$k)
+    # The spread that mixture_of() adds is that of the part, and not used.
+    unweighted <- replace(part, "w", list(NULL))
+    mixture <- if (!is.null(args$likelihood)) mixture_of(unweighted, args$likelihood, args$reported$phi, args$model$k)
     model <- core_model(args$router, args$expert, args$model$k)
     gate <- args$gate_scales
     sweep <- sweep_block(
