@@ -87,7 +87,7 @@ column_type <- function(v) {
 # The needed columns of a chunk, checked against the first one. Columns of nothing but NA take the expected type.
 conform_chunk <- function(design, chunk, at) {
   absent <- setdiff(design$columns, names(chunk))
-  if (length(absent)) stop_source(sprintf("Chunk %d lacks %s", at$chunk, enumerate(absent, max = Inf)), at$where)
+  if (length(absent)) stop_source(sprintf("Chunk %d%s lacks %s", at$chunk, at$where, enumerate(absent, max = Inf)))
   columns <- lapply(design$columns, function(name) {
     v <- .subset2(chunk, name)
     type <- column_type(v)
@@ -95,8 +95,9 @@ conform_chunk <- function(design, chunk, at) {
     if (type == "missing" && expected == "numeric") return(rep(NA_real_, length(v)))
     if (type == "missing" && expected == "factor") return(rep(NA_character_, length(v)))
     if (type != expected && type != "missing" && expected != "missing") {
-      stop_source(sprintf("`%s` was %s in the first chunk, but is %s in chunk %d", name, expected, type, at$chunk),
-                  at$where)
+      stop_source(sprintf(
+        "`%s` was %s in the first chunk, but is %s in chunk %d%s", name, expected, type, at$chunk, at$where
+      ))
     }
     if (inherits(v, "integer64")) as_double64(v) else v
   })

@@ -54,6 +54,7 @@
 #' added in the order of the shards, so that results have the same bits for any number of workers. If a worker is lost,
 #' its shards go to others, at last to the main process: the answer is the same, with one warning of class
 #' `cosmoe_warning_worker`. Shards that are functions or files are read where they are needed; data frames are sent.
+#' Functions for workers must bring what they use: variables of the workspace are not there, packages go by `::`.
 #'
 #' @return An object of class `row_source`, a list of functions and a description.
 #'
@@ -252,29 +253,29 @@ source_later <- function(make) {
 # Calls visit(chunk, number) for the chunks with rows until that gives FALSE; returns the number of chunks. The reading
 # is closed in any case. `where` names a shard in messages.
 each_chunk <- function(source, columns, visit, where = "") {
-  reader <- reading(source$open(columns), "The source cannot be opened", where)
+  reader <- reading(source$open(columns), paste0("The source cannot be opened", sub("of", "at", where)))
   on.exit(reader$close())
   number <- 0L
   repeat {
-    chunk <- reading(reader$read(), sprintf("Chunk %d cannot be read", number + 1L), where)
+    chunk <- reading(reader$read(), sprintf("Chunk %d%s cannot be read", number + 1L, where))
     if (is.null(chunk)) break
     number <- number + 1L
     if (!is.data.frame(chunk)) {
-      stop_source(sprintf("Chunk %d is %s, not a data frame", number, describe(chunk)), where)
+      stop_source(sprintf("Chunk %d%s is %s, not a data frame", number, where, describe(chunk)))
     }
     if (nrow(chunk) && isFALSE(visit(chunk, number))) break
   }
   number
 }
 
-reading <- function(value, problem, where) {
+reading <- function(value, problem) {
   tryCatch(value, error = function(e) {
     if (inherits(e, "cosmoe_error")) stop(e)
-    stop_source(sprintf("%s: %s", problem, sub("[.]$", "", conditionMessage(e))), where, parent = e)
+    stop_source(sprintf("%s: %s", problem, sub("[.]$", "", conditionMessage(e))), parent = e)
   })
 }
 
-stop_source <- function(message, where = "", ...) stop_cosmoe("source", paste0(message, where, "."), ...)
+stop_source <- function(message, ...) stop_cosmoe("source", paste0(message, "."), ...)
 
 need_package <- function(package, what) {
   if (requireNamespace(package, quietly = TRUE)) return(invisible())
