@@ -277,7 +277,7 @@ finish_source <- function(handle, data, settings, frame, estimate) {
   }
   seen <- data$seen
   counts <- rowSums(handle$counts)
-  raw <- do.call(rbind, found$raw)
+  raw <- as_levelled(do.call(rbind, found$raw), data$xlevels)
   data$typical <- typical_row(names(raw), function(j) raw[[j]])
   picked <- bind_parts(found$picked)
   data$source <- list(
@@ -291,6 +291,15 @@ finish_source <- function(handle, data, settings, frame, estimate) {
     ))
   )
   data
+}
+
+# Factors with the levels of the fit, or those that are used.
+as_levelled <- function(raw, levels) {
+  for (name in names(raw)[vapply(raw, is.factor, NA)]) {
+    known <- levels[[name]]
+    raw[[name]] <- if (is.null(known)) droplevels(raw[[name]]) else factor(raw[[name]], known)
+  }
+  raw
 }
 
 # As information() has it for rows in memory, with `sample` rows for what looks at fitted values.

@@ -143,7 +143,8 @@ lose_worker <- function(handle, left, error) {
   warning(structure(
     class = c("cosmoe_warning_worker", "cosmoe_warning", "warning", "condition"),
     list(message = paste0(
-      "A worker is lost; others, or this process, go on with its shards. ", trimws(conditionMessage(error))
+      "A worker is lost; others, or this process, go on with its shards: ",
+      sub("([.]) .*", "\\1", trimws(conditionMessage(error)))
     ), call = NULL)
   ))
 }

@@ -202,7 +202,12 @@ source_arrow <- function(dataset) {
   need_package("arrow", "An Arrow dataset")
   new_source("an Arrow dataset", function(columns) {
     columns <- if (is.null(columns)) names(dataset) else intersect(names(dataset), columns)
-    reader <- arrow::Scanner$create(dataset, projection = columns)$ToRecordBatchReader()
+    # Tables need no scanner, which not every build of Arrow has.
+    reader <- if (inherits(dataset, "ArrowTabular")) {
+      arrow::as_record_batch_reader(dataset[, columns])
+    } else {
+      arrow::Scanner$create(dataset, projection = columns)$ToRecordBatchReader()
+    }
     read <- function() {
       batch <- reader$read_next_batch()
       if (!is.null(batch)) as.data.frame(batch)
