@@ -43,7 +43,7 @@ sample_size <- function(parameters) max(sample_rows_least(), 200L * parameters)
 source_data <- function(handle, seen) {
   design <- handle$design
   if (is.null(seen$names)) {
-    stop_data("There are no rows to fit: `na.action` or `subset` dropped all.")
+    stop_source("The source gave rows at first, but none when read again: each reading must begin with the first row")
   }
   names <- seen$names
   response <- names(design$levels) == names$y

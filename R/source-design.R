@@ -52,7 +52,7 @@ first_design <- function(formula, chunk, call, env, contrasts, likelihood) {
     likelihood = likelihood
   )
   design$plain <- is_plain_design(design, frame, chunk)
-  if (!design$plain) check_rowwise(design, chunk)
+  check_rowwise(design, chunk)
   design$factors <- names(frame)[vapply(frame, function(v) is.factor(v) || is.character(v), NA)]
   design
 }
@@ -115,12 +115,13 @@ as_double64 <- function(v) {
 check_rowwise <- function(design, chunk) {
   n <- nrow(chunk)
   if (n < 2L) return(invisible())
-  some <- seq.int(1L, n, by = 2L)
-  part <- chunk[some, , drop = FALSE]
   home <- environment(design$formula)
   check <- function(expression, env) {
-    value <- function(data) tryCatch(eval(expression, data, env), error = function(e) NULL)
-    if (!depends_on_rows(value(chunk), value(part), some, n)) return()
+    value <- function(rows) tryCatch(eval(expression, chunk[rows, , drop = FALSE], env), error = function(e) NULL)
+    whole <- value(seq_len(n))
+    few <- if (n > 2L) 1:2 else 1L
+    found <- vapply(list(seq.int(1L, n, by = 2L), few), function(some) depends_on_rows(whole, value(some), some, n), NA)
+    if (!any(found)) return()
     stop_input("formula", I(sprintf("one with %s", deparse1(expression))), paste(
       "without terms whose value in a row depends on other rows, since these come in chunks (give knots, use raw",
       "polynomials, or put the column into the source)"
@@ -150,16 +151,17 @@ depends_on_rows <- function(whole, part, some, n) {
 # conform_chunk(): `n` rows of `read` are in the fit, `dropped` had missing values. `at` is list(chunk, where), for
 # messages.
 prepare_chunk <- function(design, chunk, at) {
-  part <- tryCatch(
-    if (design$plain) plain_chunk(design, chunk) else framed_chunk(design, chunk),
-    cosmoe_error = function(e) {
-      if (inherits(e, "cosmoe_error_source")) stop(e)
-      e$message <- sprintf("In chunk %d%s: %s", at$chunk, at$where, conditionMessage(e))
-      stop(e)
-    }
-  )
+  part <- in_chunk(at, if (design$plain) plain_chunk(design, chunk) else framed_chunk(design, chunk))
   part$read <- nrow(chunk)
   part
+}
+
+# What is wrong with the data names the chunk.
+in_chunk <- function(at, value) {
+  tryCatch(value, cosmoe_error_data = function(e) {
+    e$message <- sprintf("In chunk %d%s: %s", at$chunk, at$where, conditionMessage(e))
+    stop(e)
+  })
 }
 
 plain_chunk <- function(design, chunk) {

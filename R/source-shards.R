@@ -67,7 +67,7 @@ fold_shard <- function(source, design, task, args, place, kept = NULL) {
                rows = place$rows + counts[["rows"]], used = place$used + counts[["used"]])
     chunk <- conform_chunk(design, as_plain_frame(chunk), at)
     if (task == "levels") {
-      total <<- use$merge(total, chunk_levels(design, chunk))
+      total <<- use$merge(total, in_chunk(at, chunk_levels(design, chunk)))
       return()
     }
     part <- prepare_chunk(design, chunk, at)
@@ -76,7 +76,7 @@ fold_shard <- function(source, design, task, args, place, kept = NULL) {
     if (part$n == 0L && !isTRUE(use$empty)) return()
     ready <- if (is.null(use$ready)) part else use$ready(part, args)
     if (!is.null(kept)) kept$chunks[[length(kept$chunks) + 1L]] <- ready
-    total <<- use$merge(total, use$chunk(ready, args, at))
+    total <<- use$merge(total, in_chunk(at, use$chunk(ready, args, at)))
   })
   if (!is.null(kept)) kept$counts <- counts
   list(total = total, counts = counts)

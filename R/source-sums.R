@@ -156,7 +156,11 @@ place_part <- function(frame, part, likelihood = NULL) {
 # Derivatives, sums of sweep_block(), residuals, and rows spread evenly: `args$pick` of the rows of the fit,
 # `args$pick_raw` of those read, sorted numbers.
 tasks$finish <- list(
+  empty = TRUE,
   chunk = function(part, args, at) {
+    own <- function(pick, before, n) pick[pick > before & pick <= before + n] - before
+    raw <- list(part$raw(own(args$pick_raw, at$read, part$read)))
+    if (part$n == 0L) return(list(raw = raw))
     rows <- place_part(args$frame, part, args$likelihood)
     # The spread that mixture_of() adds is that of the part, and not used.
     unweighted <- replace(part, "w", list(NULL))
@@ -169,7 +173,6 @@ tasks$finish <- list(
     )
     weight <- if (is.null(part$w)) rep(1, part$n) else part$w
     f <- sweep$f + if (is.null(args$likelihood) && !is.null(part$offset)) part$offset else 0
-    own <- function(pick, before, n) pick[pick > before & pick <= before + n] - before
     range <- expert_range(args$expert)
     work <- working_response(part)
     list(
@@ -181,14 +184,16 @@ tasks$finish <- list(
         sure = sum(pmin(f, 1 - f) < 1e-4)
       ),
       picked = list(take_part(part, own(args$pick, at$rows, part$n))),
-      raw = list(part$raw(own(args$pick_raw, at$read, part$read)))
+      raw = raw
     )
   },
   merge = function(a, b) {
     if (is.null(a) || is.null(b)) return(c(a, b))
+    raw <- c(a$raw, b$raw)
+    if (is.null(a$sums) || is.null(b$sums)) return(replace(if (is.null(a$sums)) b else a, "raw", list(raw)))
     list(
       sums = Map(`+`, a$sums, b$sums), sweep = Map(`+`, a$sweep, b$sweep), f = merge_moments(a$f, b$f),
-      plain = a$plain + b$plain, picked = c(a$picked, b$picked), raw = c(a$raw, b$raw)
+      plain = a$plain + b$plain, picked = c(a$picked, b$picked), raw = raw
     )
   }
 )
