@@ -30,10 +30,15 @@ source_parts <- function(source) if (is.null(source$shards)) list(source) else s
 # From the first chunk that has rows for the fit; NULL from others.
 first_design <- function(formula, chunk, call, env, contrasts, likelihood) {
   chunk <- as_plain_frame(chunk)
-  frame <- tryCatch(
-    eval_frame(formula, chunk, call, env, c("subset", "weights", "na.action", "offset"), drop.unused.levels = FALSE),
-    error = function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
-  )
+  frame_of <- function(rows) {
+    tryCatch(
+      eval_frame(formula, rows, call, env, c("subset", "weights", "na.action", "offset"), drop.unused.levels = FALSE),
+      error = function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
+    )
+  }
+  head <- utils::head(chunk, 1000L)
+  frame <- frame_of(head)
+  if (nrow(frame) == 0L) frame <- frame_of(chunk)
   if (attr(attr(frame, "terms"), "response") != 1L) {
     stop_input("formula", as_text(formula), "one with a single response")
   }
@@ -52,7 +57,7 @@ first_design <- function(formula, chunk, call, env, contrasts, likelihood) {
     likelihood = likelihood
   )
   design$plain <- is_plain_design(design, frame, chunk)
-  check_rowwise(design, chunk)
+  check_rowwise(design, head)
   design$factors <- names(frame)[vapply(frame, function(v) is.factor(v) || is.character(v), NA)]
   design
 }

@@ -72,7 +72,9 @@ fold_shard <- function(source, design, task, args, place, kept = NULL) {
     }
     part <- prepare_chunk(design, chunk, at)
     counts <<- counts + c(1, part$read, part$n, used_rows(part))
-    part$raw <- function(rows = seq_len(nrow(chunk))) raw_columns(design, chunk[rows, , drop = FALSE])
+    part$raw <- function(rows = NULL) {
+      raw_columns(design, if (is.null(rows)) chunk else chunk[rows, , drop = FALSE])
+    }
     if (part$n == 0L && !isTRUE(use$empty)) return()
     ready <- if (is.null(use$ready)) part else use$ready(part, args)
     if (!is.null(kept)) kept$chunks[[length(kept$chunks) + 1L]] <- ready
