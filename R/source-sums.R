@@ -64,7 +64,7 @@ moments <- function(m, w = NULL) {
   }
   n <- nrow(m)
   if (n == 0L) return(NULL)
-  total <- if (is.null(w)) n else sum(w)
+  total <- if (is.null(w)) as.double(n) else sum(w)
   mean <- if (is.null(w)) colMeans(m) else colSums(w * m) / total
   span <- vapply(seq_len(ncol(m)), function(j) range(m[, j]), numeric(2))
   deviation <- m - rep(mean, each = n)

@@ -161,6 +161,13 @@ test_that("two parts are merged as computed by hand", {
   expect_equal(found$cross, cbind(2 + 0.5 + 5.5^2 * 6 / 5))
 })
 
+# Products of numbers of rows do not fit into R's integers.
+test_that("many rows are merged as well", {
+  rows <- function(first) cosmoe:::moments(cbind(first + seq_len(1e5)))
+  found <- cosmoe:::merge_moments(rows(0), rows(1e5))
+  expect_equal(found$cross[1], (2e5^3 - 2e5) / 12)
+})
+
 test_that("levels come from all chunks", {
   rows <- function(g) data.frame(x = seq_along(g) / 7, g = g, y = seq_along(g)^2 %% 5)
   levels_of <- function(...) {
