@@ -16,12 +16,14 @@ fit_source <- function(formula, source, call, env, contrasts, settings, start, m
   # At most so many rows are fitted in memory, and so are as many of more rows for a start.
   size <- sample_size(core_size(core_model(settings$router, settings$expert, settings$k), place_names(data)))
   estimate <- if (is.null(data$start)) estimate_sample(handle, data, settings, size)
-  solve <- is.null(estimate) || seen$sums[["used"]] > size
   frame <- working_frame(seen, settings)
-  if (solve) estimate <- estimate_source(handle, data, settings, frame, estimate)
+  sampled <- estimate$starts
+  if (is.null(estimate) || seen$sums[["used"]] > size) {
+    estimate <- estimate_source(handle, data, settings, frame, estimate)
+  }
   object <- new_cosine_moe(call, finish_source(handle, data, settings, frame, estimate), settings, estimate)
   object$source$irregular <- irregularities(object, source_information(object, object$source$sample))
-  object$source$sample <- NULL
+  object$source[c("sample", "starts")] <- list(NULL, sampled)
   warn_unconverged(object)
 }
 

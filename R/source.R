@@ -44,7 +44,7 @@
 #' *The object.* It has no `fitted.values`, `residuals` and `y`, so whatever needs the rows (`residuals()`, `plot()` of
 #' them, [bootstrap_moe()], the sandwich, profile intervals) stops with a `cosmoe_error_input`; use [predict()] on
 #' chunks. `coef()`, `vcov()`, `confint()`, `summary()`, `logLik()`, `AIC()` and `predict(newdata = )` work as ever.
-#' `fit$source` describes the source. `typical` (for plots) is taken from at most 20,000 rows. `optimizer = "sgd"`, pure
+#' `fit$source` describes the source; its `starts` is the table of the starts on the sample. `typical` (for plots) is taken from at most 20,000 rows. `optimizer = "sgd"`, pure
 #' EM (`hybrid = FALSE`) and `model = TRUE` need rows in memory and are refused.
 #'
 #' *Arrow.* A `Dataset`, a query of dplyr verbs on one, or a `Table` may be given as `data`. Only the columns of the
@@ -284,7 +284,7 @@ stop_source <- function(message, ...) stop_cosmoe("source", paste0(message, ".")
 
 need_package <- function(package, what) {
   if (requireNamespace(package, quietly = TRUE)) return(invisible())
-  stop_cosmoe("input", sprintf("%s needs the package %s, which is not installed.", what, package), argument = package)
+  stop_cosmoe("package", sprintf("%s needs the package %s: install it.", what, package))
 }
 
 # A fit from a source has no rows.

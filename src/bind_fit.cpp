@@ -78,8 +78,8 @@ struct CriterionOf {
         family = cosmoe::make_family(bind::as_family(model["family"]));
         const bool complete =
             model.containsElementNamed("information") && Rcpp::as<std::string>(model["information"]) == "complete";
-        likelihood = std::make_unique<cosmoe::LikelihoodCriterion>(
-            *family, complete ? cosmoe::Information::complete : cosmoe::Information::scores);
+        likelihood = std::make_unique<cosmoe::LikelihoodCriterion>(*family, complete ? cosmoe::Information::complete
+                                                                                     : cosmoe::Information::scores);
     }
     const cosmoe::Criterion& get() const {
         if (likelihood) return *likelihood;
