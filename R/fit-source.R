@@ -23,7 +23,8 @@ fit_source <- function(formula, source, call, env, contrasts, settings, start, m
   }
   object <- new_cosine_moe(call, finish_source(handle, data, settings, frame, estimate), settings, estimate)
   object$source$irregular <- irregularities(object, source_information(object, object$source$sample))
-  object$source[c("sample", "starts")] <- list(NULL, sampled)
+  object$source$sample <- NULL
+  object$source["starts"] <- list(sampled)
   warn_unconverged(object)
 }
 
@@ -52,7 +53,8 @@ source_data <- function(handle, seen) {
   list(
     y = NULL, trials = NULL, x = NULL, z = NULL, w = NULL, offset = NULL,
     names = names[c("y", "x", "z", "shared")], formula = design$formula, terms = design$terms, ylevels = seen$ylevels,
-    xlevels = if (length(design$levels)) design$levels[!response] else stats::setNames(list(), character()), contrasts = seen$contrasts,
+    xlevels = if (length(design$levels)) design$levels[!response] else stats::setNames(list(), character()),
+    contrasts = seen$contrasts,
     range = seen$range, seen = seen, has_weights = seen$sums[["weighted"]] > 0
   )
 }

@@ -144,9 +144,10 @@ check_nested <- function(small, large) {
   refuse <- function(...) stop_input("...", I(paste0(...)), "fits that are nested in one another")
   same <- function(field) isTRUE(all.equal(unclass(small)[[field]], unclass(large)[[field]], check.attributes = FALSE))
   if (is_em(small) != is_em(large)) refuse("fits by different methods")
-  for (field in c("y", "trials", "weights", "offset", "source")) {
-    if (!(if (field == "source") same_source(small, large) else same(field))) refuse("fits with different `", field, "`")
+  for (field in c("y", "trials", "weights", "offset")) {
+    if (!same(field)) refuse("fits with different `", field, "`")
   }
+  if (!same_source(small, large)) refuse("fits to different sources")
   if (small$df == large$df) refuse("fits with the same degrees of freedom")
   if (!identical(unclass(small$expert), unclass(large$expert))) refuse("fits with different experts")
   if (!all(small$names$x %in% large$names$x)) refuse("fits whose experts have different covariates")

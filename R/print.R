@@ -78,7 +78,9 @@ summary.cosine_moe <- function(object, ...) {
   structure(
     c(unclass(object)[kept], list(
       weighted = is_weighted(object),
-      residuals = if (!is_streamed(object)) as.vector(stats::residuals(object, if (is_em(object)) "response" else "pearson")),
+      residuals = if (!is_streamed(object)) {
+        as.vector(stats::residuals(object, if (is_em(object)) "response" else "pearson"))
+      },
       icl = if (is_em(object)) ICL.cosine_moe(object),
       experts = intercept_first(object$experts),
       gate = gate_table(object),

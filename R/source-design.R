@@ -76,8 +76,8 @@ is_plain_design <- function(design, frame, chunk) {
   known <- na_action_name(design) %in% c("na.omit", "na.exclude", "na.fail")
   simple <- function(part) length(part) == 0L || all(attr(part, "order") == 1L)
   columns <- design_columns(design)
-  symbols && known && !columns$y %in% c(columns$x, columns$z) && is.null(design$call$subset) && length(attr(full, "offset")) == 0L &&
-    simple(design$terms$expert) && simple(design$terms$gate) &&
+  symbols && known && !columns$y %in% c(columns$x, columns$z) && is.null(design$call$subset) &&
+    length(attr(full, "offset")) == 0L && simple(design$terms$expert) && simple(design$terms$gate) &&
     all(vapply(variables, function(v) column_type(chunk[[as.character(v)]]) == "numeric", NA))
 }
 

@@ -120,7 +120,7 @@ ask_workers <- function(handle, groups, task, args, send) {
       places = lapply(numbers, function(i) shard_place(handle, i))
     )
     asked <- tryCatch(
-      future::future(run(job), globals = list(run = run_job, job = job), packages = "cosmoe", seed = NULL),
+      future::future(run_job(job), globals = list(run_job = run_job, job = job), packages = "cosmoe", seed = NULL),
       error = function(e) e
     )
     if (inherits(asked, "error")) {

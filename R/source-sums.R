@@ -1,6 +1,6 @@
 # What a fit asks of a source, each a sum over chunks: chunk(part, args, at) for a part made by prepare_chunk(), `at`
-# telling how many rows came before; merge(a, b) for neighbours, of which one may be NULL; ready(part, args) what workers
-# keep for the next pass; empty: whether chunks without rows for the fit count.
+# telling how many rows came before; merge(a, b) for neighbours, of which one may be NULL; ready(part, args) what
+# workers keep for the next pass; empty: whether chunks without rows for the fit count.
 
 tasks <- list()
 

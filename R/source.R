@@ -24,9 +24,9 @@
 #' @param ... Nothing: any further argument is an error.
 #'
 #' @details
-#' *Passes.* A fit reads the source once to learn its columns' means, scales and ranges (twice if there are factors, whose
-#' levels come first), once to draw a sample, once for each step of the solver (10 to 50, as `fit$convergence$passes`
-#' tells), once for the certificate, and once at the end. Every reading must give the same rows: an error of class
+#' *Passes.* A fit reads the source once to learn means, scales and ranges of its columns (twice if there are factors,
+#' whose levels come first), once to draw a sample, once for each step of the solver (`fit$convergence$passes`, mostly
+#' 10 to 50), once for the certificate, and once at the end. Every reading must give the same rows: an error of class
 #' `cosmoe_error_source` with the number of the chunk tells of a chunk that cannot be read or has other columns or types
 #' than the first, and of readings that differ in their number of rows.
 #'
@@ -35,7 +35,7 @@
 #' the gate's centre and scale of all rows; its solution is the start on all rows. Data of at most 20,000 rows are
 #' fitted in memory.
 #'
-#' *Formulas.* As for data frames, with `weights`, `offset`, `subset`, `na.action` and `contrasts`; these expressions are
+#' *Formulas.* As for data frames, with `weights`, `offset`, `subset`, `na.action` and `contrasts`; expressions are
 #' evaluated in each chunk. Strings get the levels of all chunks in alphabetical order; factors keep the order of their
 #' levels if all chunks have the same ones, else the levels of all are sorted. Terms whose value in a row depends on
 #' other rows (`poly(x, 2)`, `scale(x)`, `x - mean(x)`, splines without given knots) are refused: give knots, use
@@ -44,11 +44,12 @@
 #' *The object.* It has no `fitted.values`, `residuals` and `y`, so whatever needs the rows (`residuals()`, `plot()` of
 #' them, [bootstrap_moe()], the sandwich, profile intervals) stops with a `cosmoe_error_input`; use [predict()] on
 #' chunks. `coef()`, `vcov()`, `confint()`, `summary()`, `logLik()`, `AIC()` and `predict(newdata = )` work as ever.
-#' `fit$source` describes the source; its `starts` is the table of the starts on the sample. `typical` (for plots) is taken from at most 20,000 rows. `optimizer = "sgd"`, pure
-#' EM (`hybrid = FALSE`) and `model = TRUE` need rows in memory and are refused.
+#' `fit$source` describes the source; its `starts` is the table of the starts on the sample. `typical` (for plots) is
+#' taken from at most 20,000 rows. `optimizer = "sgd"`, pure EM (`hybrid = FALSE`) and `model = TRUE` need rows in
+#' memory and are refused.
 #'
-#' *Arrow.* A `Dataset`, a query of dplyr verbs on one, or a `Table` may be given as `data`. Only the columns of the
-#' formula are read. A `RecordBatchReader` can be read only once and is refused.
+#' *Arrow.* A `Dataset`, a query of dplyr verbs on one, or a `Table` may be given as `data`. After the first look only
+#' the columns of the formula are read. A `RecordBatchReader` can be read only once and is refused.
 #'
 #' *Shards.* The workers of the current [future::plan()] share the shards, receive parameters and return sums. Sums are
 #' added in the order of the shards, so that results have the same bits for any number of workers. If a worker is lost,
@@ -59,9 +60,9 @@
 #' @return An object of class `row_source`, a list of functions and a description.
 #'
 #' @section Recipes:
-#' Tried with the package's tests: functions, RSQLite, the plans `sequential`, `multisession` and `cluster` (local
-#' processes, one of which is killed during the fit). Tried where these packages are installed: arrow, nanoparquet,
-#' duckdb. Not tried: Slurm, Spark, mirai. These rest on the interface of future alone.
+#' Tried: functions, RSQLite, nanoparquet, tables of arrow, the plans `sequential`, `multisession` and `cluster` (local
+#' processes, one of which is killed during the fit). Written by the documentation of the packages, not tried: datasets
+#' of arrow, DuckDB, mirai, Slurm, Spark. The last three rest on the interface of future alone.
 #' ```r
 #' # Parquet files by Arrow
 #' fit_cosine_moe(y ~ x1 + x2, arrow::open_dataset("folder"), k = 3)
@@ -181,8 +182,8 @@ print.row_source <- function(x, ...) {
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
 
-# `open(columns)` begins a reading: list(read, close), read() giving the next data frame or NULL. `columns` are the names
-# that are needed (NULL: all), of which a source may take notice.
+# `open(columns)` begins a reading: list(read, close), read() giving the next data frame or NULL. `columns` are the
+# names that are needed (NULL: all), of which a source may take notice.
 new_source <- function(description, open) structure(list(description = description, open = open), class = "row_source")
 
 arrow_classes <- c("Dataset", "arrow_dplyr_query", "ArrowTabular", "RecordBatchReader")

@@ -138,9 +138,8 @@ interrupted_stream <- function(on_interrupt) {
     sprintf("saveRDS(list(class = class(fit), status = fit$convergence$status, sse = fit$sse), %s)", place("part")),
     sprintf("invisible(file.rename(%s, %s))", place("part"), place("result"))
   ), wait = FALSE)
-  if (!wait_for(function() length(suppressWarnings(try(readLines(file.path(folder, "pid")), TRUE))) == 1L &&
-                  file.exists(file.path(folder, "pid")), 60)) return(NULL)
-  Sys.sleep(0.1)
+  if (!wait_for(function() file.exists(file.path(folder, "pid")), 60)) return(NULL)
+  Sys.sleep(0.2)
   tools::pskill(as.integer(readLines(file.path(folder, "pid"))), tools::SIGINT)
   if (!wait_for(function() file.exists(file.path(folder, "result")), 20)) return(NULL)
   readRDS(file.path(folder, "result"))
