@@ -157,6 +157,7 @@ estimate_source <- function(handle, data, settings, frame, sampled) {
     model = model, rows = frame, control = control, df = df, state = state,
     df_residual = max(data$seen$sums[["used"]] - df, 1), totals = core_totals(data, settings, frame)
   )
+  state$lowest <- Inf
   search$sums <- sums_function(handle, model, frame, settings, state, progress)
   search$sweep <- function(par) {
     handle$finish <- finish_sums(handle, data, settings, frame, par)
@@ -174,7 +175,14 @@ estimate_source <- function(handle, data, settings, frame, sampled) {
     c(list(kind = if (is.null(sampled)) "given" else "sample"),
       working_parameters(from, settings$router, settings$expert, frame, model))
   }
-  runs <- run_starts(search, list(run), control$max_passes)
+  runs <- tryCatch(run_starts(search, list(run), control$max_passes), cosmoe_error_source = function(e) {
+    # Nothing that was computed is lost with a chunk.
+    if (!is.null(state$reached)) {
+      par <- report_parameters(state$reached, settings$router, settings$expert, frame, model)
+      e$start <- list(beta = par$beta, b = par$b, experts = par$eta)
+    }
+    stop(e)
+  })
   if (isTRUE(state$interrupted) && (control$on_interrupt == "stop" || !is.finite(runs[[1L]]$objective))) {
     stop_interrupt()
   }
@@ -220,14 +228,16 @@ sums_function <- function(handle, model, frame, settings, state, progress) {
       model = if (judge) model else searching, par = par, order = order, threads = control$threads, frame = frame,
       likelihood = settings$likelihood
     )
-    interrupted <- function(e) {
+    value <- tryCatch(fold_source(handle, "evaluate", args), cosmoe_error_interrupt = function(e) {
       state$interrupted <- TRUE
       NULL
+    })
+    if (is.null(value)) return(NULL)
+    progress()
+    if (is.finite(value$value) && value$value < state$lowest) {
+      state$lowest <- value$value
+      state$reached <- par
     }
-    value <- tryCatch(
-      fold_source(handle, "evaluate", args), interrupt = interrupted, cosmoe_error_interrupt = interrupted
-    )
-    if (!is.null(value)) progress()
     value
   }
 }

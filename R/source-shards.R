@@ -19,7 +19,10 @@ new_handle <- function(source, design) {
 
 # The task's sum over all rows. Counts of rows must be those of the first reading.
 fold_source <- function(handle, task, args = list()) {
-  results <- if (handle$workers > 1L) fold_by_workers(handle, task, args) else fold_here(handle, task, args)
+  results <- tryCatch(
+    if (handle$workers > 1L) fold_by_workers(handle, task, args) else fold_here(handle, task, args),
+    interrupt = function(e) stop_interrupt()
+  )
   counts <- vapply(results, function(result) result$counts, numeric(4))
   if (is.null(handle$counts)) {
     handle$counts <- counts

@@ -28,7 +28,8 @@
 #' whose levels come first), once to draw a sample, once for each step of the solver (`fit$convergence$passes`, mostly
 #' 10 to 50), once for the certificate, and once at the end. Every reading must give the same rows: an error of class
 #' `cosmoe_error_source` with the number of the chunk tells of a chunk that cannot be read or has other columns or types
-#' than the first, and of readings that differ in their number of rows.
+#' than the first, and of readings that differ in their number of rows. If that happens while the solver runs, the
+#' best parameters so far are in the condition's field `start`, which can be given as `start` to the next attempt.
 #'
 #' *The start.* A `start` given to [fit_cosine_moe()] is used on all rows at once. Otherwise the ordinary search runs on
 #' a uniform random sample (`set.seed()` reproduces it) of 20,000 rows, or 200 for each parameter if that is more, with

@@ -156,6 +156,24 @@ test_that("rows that differ from reading to reading are an error", {
   expect_source_error(gap, "for the fit")
 })
 
+test_that("a failure during the fit leaves the parameters that it reached", {
+  data <- kinds_data()
+  readings <- 0
+  good <- chunks_of(data, 250)
+  failing <- function(reset) {
+    if (reset) readings <<- readings + 1
+    if (readings > 7 && !reset) stop("disk on fire")
+    good(reset)
+  }
+  found <- tryCatch(kinds_fit(failing), error = function(e) e)
+  expect_s3_class(found, "cosmoe_error_source")
+  expect_named(found$start, c("beta", "b", "experts"))
+  again <- fit_cosine_moe(y ~ x1 + x2 + word | x1, good, router = "linear", start = found$start)
+  whole <- kinds_fit(good)
+  expect_equal(again$sse, whole$sse, tolerance = 1e-9)
+  expect_lt(again$convergence$passes, whole$convergence$passes)
+})
+
 test_that("chunks that cannot be used name their number", {
   data <- kinds_data()
   spoilt <- function(spoil, at = 2) {
