@@ -80,6 +80,7 @@ void certify_fit(const Model& model, const Evaluator& judge, const Settings& sol
     } catch (const Interrupted&) {
         fit.status = Status::interrupted;
         fit.message = "interrupted";
+        if (fit.trace.empty()) fit.value = std::numeric_limits<double>::infinity();
         return;
     }
     fit.value = at.value;
