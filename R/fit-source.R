@@ -212,7 +212,7 @@ core_totals <- function(data, settings, frame) {
   weight <- y$weight / frame$w_scale
   list(
     dx = length(data$names$x), dz = length(data$names$z), used = seen$sums[["used"]], weight = weight,
-    deviation = deviation, squares = deviation + weight * (y$mean / frame$y_scale)^2
+    deviation = deviation, squares = deviation + weight * (mean_of(y) / frame$y_scale)^2
   )
 }
 
@@ -260,7 +260,7 @@ finish_sums <- function(handle, data, settings, frame, par) {
     pick = spread_over(counts[["rows"]]), pick_raw = spread_over(counts[["read"]])
   ))
   total <- data$seen$y$weight
-  spread <- (found$f$cross[1L] + found$f$weight * (found$f$mean - found$plain[["sum"]] / counts[["rows"]])^2) / total
+  spread <- (found$f$cross[1L] + found$f$weight * (mean_of(found$f) - found$plain[["sum"]] / counts[["rows"]])^2) / total
   mixture <- if (!is.null(likelihood)) {
     list(spread = scales_of(data$seen$y)$scale^2,
          dispersion = if (length(par$phi)) rep_len(exp(par$phi), settings$k))

@@ -13,7 +13,8 @@ new_cosine_moe <- function(call, data, settings, estimate) {
   } else {
     # No rows: see R/fit-source.R.
     sse <- data$source$sse
-    nobs <- as.integer(data$source$nobs)
+    nobs <- data$source$nobs
+    if (nobs <= .Machine$integer.max) nobs <- as.integer(nobs)
   }
   df.residual <- nobs - estimate$df
 

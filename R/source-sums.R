@@ -56,7 +56,8 @@ check_part <- function(part, likelihood) {
 
 check_weights_of_part <- function(w) if (!is.null(w) && any(w != 0 | is.na(w))) check_weights(w)
 
-# Weight, mean, cross-product about the mean, largest weight, and range over rows of positive weight.
+# Weight, mean, cross-product about the mean, largest weight, and range over rows of positive weight. The mean is
+# `center` plus the small `rest`: with a mean far from zero one number would lose digits from chunk to chunk.
 moments <- function(m, w = NULL) {
   if (!is.null(w)) {
     m <- m[w > 0, , drop = FALSE]
@@ -65,21 +66,23 @@ moments <- function(m, w = NULL) {
   n <- nrow(m)
   if (n == 0L) return(NULL)
   total <- if (is.null(w)) as.double(n) else sum(w)
-  mean <- if (is.null(w)) colMeans(m) else colSums(w * m) / total
+  center <- if (is.null(w)) colMeans(m) else colSums(w * m) / total
   span <- vapply(seq_len(ncol(m)), function(j) range(m[, j]), numeric(2))
-  deviation <- m - rep(mean, each = n)
+  deviation <- m - rep(center, each = n)
+  rest <- colSums(if (is.null(w)) deviation else w * deviation) / total
   cross <- crossprod(if (is.null(w)) deviation else sqrt(w) * deviation)
-  list(weight = total, mean = mean, cross = cross, largest = if (is.null(w)) 1 else max(w), span = span)
+  list(weight = total, center = center, rest = rest, cross = cross, largest = if (is.null(w)) 1 else max(w), span = span)
 }
 
 # Chan, Golub and LeVeque (1983).
 merge_moments <- function(a, b) {
   if (is.null(a) || is.null(b)) return(if (is.null(a)) b else a)
   total <- a$weight + b$weight
-  step <- b$mean - a$mean
+  step <- (b$center - a$center) + (b$rest - a$rest)
   list(
     weight = total,
-    mean = a$mean + step * (b$weight / total),
+    center = a$center,
+    rest = a$rest + step * (b$weight / total),
     cross = a$cross + b$cross + tcrossprod(step) * (a$weight * b$weight / total),
     largest = max(a$largest, b$largest),
     span = rbind(pmin(a$span[1L, ], b$span[1L, ]), pmax(a$span[2L, ], b$span[2L, ]))
@@ -94,9 +97,11 @@ merge_ranges <- function(a, b) {
   }, numeric(2))
 }
 
+mean_of <- function(moments) moments$center + moments$rest
+
 scales_of <- function(moments) {
   variance <- diag(moments$cross) / moments$weight
-  list(center = moments$mean, scale = ifelse(variance > 0, sqrt(variance), 1))
+  list(center = mean_of(moments), scale = ifelse(variance > 0, sqrt(variance), 1))
 }
 
 # ---- rows themselves -------------------------------------------------------------------------------------------------

@@ -60,8 +60,8 @@
 #' many of the other workers can still be used then depends on the version of future.
 #'
 #' *Accuracy.* Sums over chunks differ from sums over all rows by rounding errors. From the same start the fitted values
-#' of both agree to ten digits or better, except where the solver's last step lies below rounding errors and is taken in
-#' one fit only: then to about eight, a small fraction of a standard error.
+#' of both agree to ten digits or better, except where the solver's last step promises less than rounding errors and is
+#' taken in one fit only: then they agree within the solver's `tolerance`, a thousandth of a standard error.
 #'
 #' @return An object of class `row_source`, a list of functions and a description.
 #'

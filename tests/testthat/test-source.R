@@ -148,6 +148,7 @@ test_that("means and scales over chunks are those of all rows", {
       cosmoe:::moments(x[rows, , drop = FALSE], w[rows])
     }))
     expect_equal(cosmoe:::scales_of(found), cosmoe:::column_scales(x, w), tolerance = 1e-9)
+    expect_equal(cosmoe:::mean_of(found)[1], 1e6 + sum(w * (x[, 1] - 1e6)) / sum(w), tolerance = 1e-15)
     mean <- colSums(w * x) / sum(w)
     expect_equal(found$cross, crossprod(sqrt(w) * (x - rep(mean, each = n))), tolerance = 1e-9)
     expect_equal(found$span, apply(x[w > 0, , drop = FALSE], 2, range))
@@ -157,7 +158,7 @@ test_that("means and scales over chunks are those of all rows", {
 # By hand: of 1, 2, 3 and 7, 8 the mean is 21 / 5, the sum of squares about it 2 + 0.5 + (7.5 - 2)^2 * 6 / 5.
 test_that("two parts are merged as computed by hand", {
   found <- cosmoe:::merge_moments(cosmoe:::moments(cbind(1:3)), cosmoe:::moments(cbind(7:8)))
-  expect_equal(found$mean, 21 / 5)
+  expect_equal(cosmoe:::mean_of(found), 21 / 5)
   expect_equal(found$cross, cbind(2 + 0.5 + 5.5^2 * 6 / 5))
 })
 
