@@ -71,7 +71,8 @@ moments <- function(m, w = NULL) {
   deviation <- m - rep(center, each = n)
   rest <- colSums(if (is.null(w)) deviation else w * deviation) / total
   cross <- crossprod(if (is.null(w)) deviation else sqrt(w) * deviation)
-  list(weight = total, center = center, rest = rest, cross = cross, largest = if (is.null(w)) 1 else max(w), span = span)
+  largest <- if (is.null(w)) 1 else max(w)
+  list(weight = total, center = center, rest = rest, cross = cross, largest = largest, span = span)
 }
 
 # Chan, Golub and LeVeque (1983).

@@ -44,7 +44,8 @@
 #'
 #' *The object.* It has no `fitted.values`, `residuals` and `y`, so whatever needs the rows (`residuals()`, `plot()` of
 #' them, [bootstrap_moe()], the sandwich, profile intervals) stops with a `cosmoe_error_input`; use
-#' [predict()][predict.cosine_moe] on chunks. `coef()`, `vcov()`, `confint()`, `summary()`, `logLik()`, `AIC()` and `predict(newdata = )` work as ever.
+#' [predict()][predict.cosine_moe] on chunks. `coef()`, `vcov()`, `confint()`, `summary()`, `logLik()`, `AIC()` and
+#' `predict(newdata = )` work as ever.
 #' `fit$source` describes the source; its `starts` is the table of the starts on the sample. `typical` (for plots) is
 #' taken from at most 20,000 rows. `optimizer = "sgd"`, pure EM (`hybrid = FALSE`) and `model = TRUE` need rows in
 #' memory and are refused.

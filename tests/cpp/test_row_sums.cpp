@@ -32,10 +32,10 @@ struct Part {
 constexpr arma::uword n = 3000;
 
 struct Problem {
-    arma::mat x{n, 2};
-    arma::vec y{n}, w{n};
+    arma::mat x;
+    arma::vec y, w;
 
-    Problem() {
+    Problem() : x(n, 2), y(n), w(n) {
         std::mt19937 generator(1);
         std::normal_distribution<double> draw;
         std::uniform_real_distribution<double> share;
