@@ -5,6 +5,10 @@ core_fit <- function(model, rows, start, control) {
     .Call(`_cosmoe_core_fit`, model, rows, start, control)
 }
 
+core_fit_sums <- function(model, evaluate, totals, start, control) {
+    .Call(`_cosmoe_core_fit_sums`, model, evaluate, totals, start, control)
+}
+
 core_objective <- function(model, rows, par, order, threads) {
     .Call(`_cosmoe_core_objective`, model, rows, par, order, threads)
 }

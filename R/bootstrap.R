@@ -73,6 +73,7 @@ bootstrap_moe <- function(fit, R = 200, type = c("residual", "cases", "parametri
   if (!is_em(fit) && type != "cases" && !is.finite(fit$sigma)) {
     stop_input("fit", I("one without any"), "one with residual degrees of freedom")
   }
+  check_rows(fit, "The bootstrap")
   info <- information(fit, parent.frame())
   task <- bootstrap_task(fit, info, type, n_starts)
   progress <- progressor(steps = count)

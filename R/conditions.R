@@ -28,6 +28,8 @@ stop_core <- function(...) stop_cosmoe("core", paste0(...))
 core_call <- function(call) {
   tryCatch(call, error = function(e) {
     if (inherits(e, "cosmoe::Interrupted")) stop_interrupt("Interrupted.")
+    # Of a source, which the core asks for sums.
+    if (inherits(e, "cosmoe_error")) stop(e)
     if (inherits(e, "C++Error")) stop_core(conditionMessage(e))
     stop_cosmoe("expert", paste("The custom expert failed:", conditionMessage(e)), parent = e)
   })

@@ -18,16 +18,21 @@ core_model <- function(router, expert, k, control = NULL) {
 # is also left alone when its covariates have been standardized before (`data$gate_frozen`).
 working_rows <- function(data, router, expert, standardize, control, likelihood = NULL) {
   z <- if (is.null(data$z)) data$x else data$z
-  as_given <- !standardize && control$optimizer == "sgd"
-  raw_x <- as_given || expert$name == "custom" || is.finite(control$bound_expert)
-  linear <- router$name == "linear"
-  raw_z <- if (linear) as_given || is.finite(control$bound_gate) else !standardize || isTRUE(data$gate_frozen)
-  scale_x <- if (!raw_x) column_scales(data$x, data$w)
-  scale_z <- if (!raw_z && is.null(data$z) && !raw_x) scale_x else if (!raw_z) column_scales(z, data$w)
-  # A sparse gate chooses by scores without bias: a centre would change the choice.
-  if (linear && !is.null(router$top_k) && !raw_z) scale_z$center[] <- 0
-  scalable <- !as_given && !is.finite(control$bound_expert) && (is.null(likelihood) || is_scalable(likelihood$family))
-  y_scale <- if (scalable) response_scale(working_response(data), data$w, expert) else 1
+  scaled <- scaled_parts(router, expert, standardize, control, likelihood, data$gate_frozen)
+  # Of a sample, centre and scale may be those of all rows.
+  scale_x <- if (!scaled$x) NULL else if (is.null(data$scales)) column_scales(data$x, data$w) else data$scales$x
+  same_z <- is.null(data$z) && scaled$x
+  scale_z <- if (!scaled$z) {
+    NULL
+  } else if (same_z) {
+    scale_x
+  } else if (is.null(data$scales)) {
+    column_scales(z, data$w)
+  } else {
+    data$scales$z
+  }
+  if (scaled$origin) scale_z$center[] <- 0
+  y_scale <- if (scaled$y) response_scale(working_response(data), data$w, expert) else 1
   # In a likelihood the offset belongs to the linear predictors.
   y <- if (is.null(likelihood)) working_response(data) else data$y
   w_scale <- weight_unit(data$w, likelihood)
@@ -38,6 +43,17 @@ working_rows <- function(data, router, expert, standardize, control, likelihood 
     z_center = scale_z$center, z_scale = scale_z$scale
   )
   if (is.null(likelihood)) rows else likelihood_rows(rows, data, likelihood)
+}
+
+# What working_rows() scales: covariates of experts and gate, the response; `origin`: the gate's scale only, since a
+# sparse gate chooses by scores without bias, and a centre would change the choice.
+scaled_parts <- function(router, expert, standardize, control, likelihood, gate_frozen = FALSE) {
+  as_given <- !standardize && control$optimizer == "sgd"
+  raw_x <- as_given || expert$name == "custom" || is.finite(control$bound_expert)
+  linear <- router$name == "linear"
+  raw_z <- if (linear) as_given || is.finite(control$bound_gate) else !standardize || isTRUE(gate_frozen)
+  scalable <- !as_given && !is.finite(control$bound_expert) && (is.null(likelihood) || is_scalable(likelihood$family))
+  list(x = !raw_x, z = !raw_z, y = scalable, origin = linear && !is.null(router$top_k) && !raw_z)
 }
 
 # Weighted means and standard deviations (divisor: sum of weights), column by column: no copy of a large matrix. A row
@@ -63,11 +79,14 @@ column_scales <- function(x, w = NULL) {
 # Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a
 # meaning.
 response_scale <- function(y, w, expert) {
-  if (!length(scaled_parameters(expert, 1L))) return(1)
   if (!is.null(w)) y <- y[w > 0]
   top <- max(abs(y))
-  scale <- top * sqrt(mean((y / top)^2))
-  if (is.finite(scale) && scale > 0) scale else 1
+  response_unit(top * sqrt(mean((y / top)^2)), expert)
+}
+
+# From the root mean square of the response.
+response_unit <- function(size, expert) {
+  if (length(scaled_parameters(expert, 1L)) && is.finite(size) && size > 0) size else 1
 }
 
 # The parameters by which an expert is homogeneous, for d covariates.
@@ -90,8 +109,12 @@ scale_experts <- function(eta, expert, d, factor) {
 # tiny, in those of an average row.
 weight_unit <- function(w, likelihood) {
   if (is.null(w)) return(1)
-  average <- mean(w[w > 0])
-  if (max(w) < 1e-100 || max(w) > 1e100) max(w) else if (!is.null(likelihood) && average < 0.1) average else 1
+  weight_unit_of(max(w), mean(w[w > 0]), likelihood)
+}
+
+weight_unit_of <- function(largest, average, likelihood) {
+  if (largest < 1e-100 || largest > 1e100) return(largest)
+  if (!is.null(likelihood) && average < 0.1) average else 1
 }
 
 # Slopes and intercept of linear predictors a'x + b (columns of `coef`, intercept last) on the scale (x - center) /

@@ -85,15 +85,23 @@ check_counts <- function(n, k, router, expert, d, d_gate, likelihood = NULL) {
 # Columns that are constant, or linear combinations of others, leave slopes undefined.
 check_columns <- function(x, rows, names, part) {
   span <- column_ranges(x, rows)
+  check_spans(span, names, part, length(rows) < nrow(x))
+  found <- find_collinear(x, rows, span)
+  if (!is.null(found)) stop_collinear(names, part, found)
+}
+
+# `span`: least and largest values of the columns, in two rows; `weighted`: of rows with positive weight.
+check_spans <- function(span, names, part, weighted) {
   constant <- span[1L, ] == span[2L, ]
   if (any(constant)) {
     stop_data("Constant ", part, " covariate: ", enumerate(names[constant]), ". The intercept already stands for it",
-              if (length(rows) < nrow(x)) " (only rows with a positive weight count)", ".")
+              if (weighted) " (only rows with a positive weight count)", ".")
   }
   extreme <- !apply(span, 2L, has_squares)
   if (any(extreme)) stop_data("Too large or too small to be squared: ", enumerate(names[extreme]), ". Rescale it.")
-  found <- find_collinear(x, rows, span)
-  if (is.null(found)) return(invisible())
+}
+
+stop_collinear <- function(names, part, found) {
   stop_data(
     "Collinear ", part, " covariates: `", names[found$column], "` is a linear combination of ",
     enumerate(names[found$of]), " and the intercept."

@@ -13,7 +13,8 @@
 #' @param formula `y ~ x1 + x2 | z1 + z2`: response, covariates of the experts, covariates of the gate. One part
 #'   serves both. Everything works as in [stats::lm()]: `.`, factors, interactions, splines, `offset()` (in the
 #'   experts' part). Experts and gates always have an intercept, so `- 1` and `+ 0` are errors.
-#' @param data A data frame (or list, or environment) with the variables of the formula.
+#' @param data A data frame (or list, or environment) with the variables of the formula; or a source of rows, for data
+#'   larger than memory or spread over machines: see [source_function()].
 #' @param k Number of experts, a whole number; 2 by default, the smallest mixture.
 #' @param router A router, or its name; the default perturbed cosine router with tau1 = tau2 = 0.1 is the one that the
 #'   paper recommends.
@@ -113,6 +114,9 @@ fit_cosine_moe.formula <- function(formula, data, k = 2, router = "perturbed_cos
   call <- match.call()
   call[[1L]] <- quote(fit_cosine_moe)
   settings <- fit_settings(k, router, expert, standardize, control, method, family, sigma)
+  if (!missing(data) && is_source(data)) {
+    return(fit_source(formula, data, call, parent.frame(), contrasts, settings, start, model))
+  }
   keep_frame <- check_flag(model)
   data <- data_from_formula(formula, if (!missing(data)) data, call, parent.frame(), contrasts,
                             settings$likelihood)
@@ -165,7 +169,10 @@ fit_settings <- function(k, router, expert, standardize, control, method = "ls",
 fit_prepared <- function(data, settings, start, call) {
   check_data(data, settings$k, settings$router, settings$expert, settings$standardize, settings$likelihood)
   check_custom_expert(settings$expert, data$x)
-  fit <- fit_checked(data, settings, check_start(start, data, settings), call)
+  warn_unconverged(fit_checked(data, settings, check_start(start, data, settings), call))
+}
+
+warn_unconverged <- function(fit) {
   if (fit$convergence$status == "degenerate") {
     warn_convergence("The fit is degenerate: ", fit$convergence$message)
   } else if (!isTRUE(fit$convergence$converged)) {

@@ -10,19 +10,28 @@
 # hessian (B'HB, H the exact Hessian on the tangent space), variance (of B's coordinates), irregular (reasons in
 # words why standard errors would mislead, see R/irregular.R). `env` is where the data of matrix fits are looked for.
 information <- function(fit, env) {
+  if (is_streamed(fit)) return(c(source_information(fit), list(irregular = fit$source$irregular)))
   data <- training_data(fit, env)
   likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
   rows <- working_rows(data, fit$router, fit$expert, fit$standardize, fit$control, likelihood)
+  info <- c(information_at(fit, rows), list(offset = data$offset))
+  info$irregular <- irregularities(fit, info)
+  info
+}
+
+# All but `irregular`; `at` has the sums over the rows at the solution, if they are known.
+information_at <- function(fit, rows, at = NULL) {
+  likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
   model <- likelihood_model(core_model(fit$router, fit$expert, fit$k, fit$control), likelihood, rows)
   par <- working_parameters(start_of(fit), fit$router, fit$expert, rows, model)
-  at <- core_call(core_objective(model, rows, par, 3L, fit$control$threads))
+  if (is.null(at)) at <- core_call(core_objective(model, rows, par, 3L, fit$control$threads))
   tangent <- tangent_basis(par, fit$router)
   # A likelihood's information is the observed one, in place of the expected one of least squares.
   basis <- if (is_em(fit)) symmetric(sphere_hessian(at, par, fit$router)) else at$normal
   found <- identifiable_root(crossprod(tangent, basis %*% tangent), structural_df(fit))
   root <- tangent %*% found$root
-  info <- list(
-    model = model, rows = rows, par = par, offset = data$offset, threads = fit$control$threads,
+  list(
+    model = model, rows = rows, par = par, threads = fit$control$threads,
     maps = coordinate_maps(fit, rows),
     normal = at$normal,
     root = root,
@@ -30,13 +39,12 @@ information <- function(fit, env) {
     variance = if (is_em(fit)) 1 / rows$w_scale else fit$sigma^2 / rows$y_scale^2 / rows$w_scale,
     null = max(found$null, structural_df(fit) - fit$df)
   )
-  info$irregular <- irregularities(fit, info)
-  info
 }
 
 # The rows of the fit: covariates, and response, weights and offset, which every fit keeps. A function between the user
 # and a method, such as sandwich::sandwich(), has its own variables: then the frames further out are asked as well.
 training_data <- function(fit, env) {
+  check_rows(fit)
   places <- if (is.null(fit$formula)) c(list(env), rev(sys.frames()), list(globalenv())) else list(env)
   problem <- NULL
   for (place in places) {

@@ -108,13 +108,13 @@ contested_rows <- function(fit, info) {
   rows$each * sum(rows$w > 0 & largest < 0.99)
 }
 
-# Every so many-th row, each of which stands for `each`.
+# Every so many-th row, each of which stands for `each`. Rows may stand for several themselves (R/fit-source.R).
 sampled_rows <- function(rows, most) {
   n <- nrow(rows$x)
   use <- if (n > most) round(seq(1, n, length.out = most)) else seq_len(n)
   part <- take_rows(rows, use)
   part$w <- if (is.null(rows$w)) rep(1, length(use)) else rows$w[use]
-  part$each <- n / length(use)
+  part$each <- (if (is.null(rows$each)) 1 else rows$each) * n / length(use)
   part$use <- use
   part
 }

@@ -13,9 +13,14 @@ likelihood_rows <- function(rows, data, likelihood) {
   family <- likelihood$family
   rows$offset <- if (!is.null(data$offset)) data$offset / rows$y_scale
   rows$trials <- data$trials
-  rows$shift <- 2 * (if (is.null(rows$w)) length(rows$y) else sum(rows$w)) * log(rows$y_scale)
+  weight <- if (is.null(rows$w)) length(rows$y) else sum(rows$w)
   spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
-  rows$spread <- column_scales(cbind(spread), data$w)$scale
+  likelihood_limits(rows, family, weight, column_scales(cbind(spread), data$w)$scale)
+}
+
+likelihood_limits <- function(rows, family, weight, spread) {
+  rows$shift <- 2 * weight * log(rows$y_scale)
+  rows$spread <- spread
   rows$spike <- if (family$name == "gaussian") log(least_spread * rows$spread) else -2 * log(least_spread)
   rows$dispersion_bound <- max(abs(rows$spike), 2 * abs(log(rows$spread)) + 1)
   rows

@@ -62,7 +62,7 @@ logLik.cosine_moe <- function(object, ...) {
       object$loglik, df = object$df, nobs = n, boundary = object$diagnostics$boundary, class = "logLik"
     ))
   }
-  value <- gaussian_loglik(object$sse, n, object$weights)
+  value <- gaussian_loglik(object$sse, n, object$weights) + if (is_streamed(object)) object$source$logs / 2 else 0
   structure(value, df = object$df + 1L, nobs = n, boundary = boundary_gates(object), class = "logLik")
 }
 
@@ -135,6 +135,12 @@ fit_label <- function(fit) {
   )
 }
 
+# Fits from sources keep no response to compare, but its sums.
+same_source <- function(a, b) {
+  what <- c("nobs", "tss", "logs", "weighted")
+  isTRUE(all.equal(a$source[what], b$source[what]))
+}
+
 check_nested <- function(small, large) {
   refuse <- function(...) stop_input("...", I(paste0(...)), "fits that are nested in one another")
   same <- function(field) isTRUE(all.equal(unclass(small)[[field]], unclass(large)[[field]], check.attributes = FALSE))
@@ -142,6 +148,7 @@ check_nested <- function(small, large) {
   for (field in c("y", "trials", "weights", "offset")) {
     if (!same(field)) refuse("fits with different `", field, "`")
   }
+  if (!same_source(small, large)) refuse("fits to different sources")
   if (small$df == large$df) refuse("fits with the same degrees of freedom")
   if (!identical(unclass(small$expert), unclass(large$expert))) refuse("fits with different experts")
   if (!all(small$names$x %in% large$names$x)) refuse("fits whose experts have different covariates")

@@ -1,8 +1,8 @@
 #' Methods for fitted mixtures of experts
 #'
 #' @description
-#' The usual questions to a fitted regression, answered for `cosine_moe` objects. [stats::fitted()],
-#' [stats::weights()] and [stats::df.residual()] need no method of their own.
+#' The usual questions to a fitted regression, answered for `cosine_moe` objects. [stats::df.residual()] needs no
+#' method of its own. A fit from a source of rows ([source_function()]) has no fitted values, residuals and weights.
 #'
 #' @param object,x,formula A fit from [fit_cosine_moe()].
 #' @param what Which coefficients. The default is what the data can determine, the estimates to which [vcov()] and
@@ -129,11 +129,28 @@ by_column <- function(values, prefix) {
 residuals.cosine_moe <- function(object, type = c("response", "pearson", "quantile"), ...) {
   check_dots_empty(...)
   type <- check_choice(type, c("response", "pearson", "quantile"))
+  check_rows(object, "residuals()")
   value <- object$residuals
   if (type == "quantile") check_likelihood(object, "quantile residuals")
   if (type != "response" && is_em(object)) value <- likelihood_residuals(object, type, parent.frame())
   if (type == "pearson" && !is.null(object$weights)) value <- value * sqrt(object$weights)
   stats::naresid(object$na.action, value)
+}
+
+#' @importFrom stats fitted
+#' @rdname cosine_moe-methods
+#' @export
+fitted.cosine_moe <- function(object, ...) {
+  check_rows(object, "fitted()")
+  NextMethod()
+}
+
+#' @importFrom stats weights
+#' @rdname cosine_moe-methods
+#' @export
+weights.cosine_moe <- function(object, ...) {
+  check_rows(object, "weights()")
+  NextMethod()
 }
 
 #' @rdname cosine_moe-methods
@@ -185,6 +202,7 @@ check_has_formula <- function(fit) {
 #' @export
 model.frame.cosine_moe <- function(formula, ...) {
   check_has_formula(formula)
+  check_rows(formula, "model.frame()")
   given <- list(...)
   given <- given[intersect(names(given), c("data", "subset", "na.action"))]
   if (length(given) == 0L && !is.null(formula$model)) return(formula$model)
@@ -213,6 +231,7 @@ model.matrix.cosine_moe <- function(object, part = c("expert", "gate"), ...) {
 # The covariates of the fit once more, in the shape of prepare_newdata(). Fits keep no copy of the data: these come
 # from the model frame or, after matrices, from evaluating the arguments of the call in `env`.
 training_covariates <- function(object, env) {
+  check_rows(object)
   parts <- if (is.null(object$formula)) matrices_again(object, env) else designs_again(object)
   n <- length(object$fitted.values)
   if (nrow(parts$x) != n) stop_data_changed()

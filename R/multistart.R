@@ -303,7 +303,11 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
   control$order <- order
   control$threads <- usable_threads(control$threads)
   par <- start[intersect(c("u", "b", "eta", "phi", "beta"), names(start))]
-  fit <- core_call(core_fit(search$model, search$rows, par, control))
+  # Over the rows, or over the sums of a source (R/fit-source.R).
+  fit <- core_call(
+    if (is.null(search$sums)) core_fit(search$model, search$rows, par, control)
+    else core_fit_sums(search$model, search$sums, search$totals, par, control)
+  )
   fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
   if (!is.finite(fit$objective)) fit$objective <- Inf
   if (!is.null(progress)) progress()
@@ -340,14 +344,17 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
   spikes <- spikes(best$phi, search$model, search$rows)
   par <- report_parameters(best, router, expert, search$rows, search$model)
-  cosine <- router$name != "linear"
   d_gate <- length(data$names$z)
-  rows <- list(
-    x = data$x, z = data$z,
-    z_center = if (cosine) search$rows$z_center, z_scale = if (cosine) search$rows$z_scale
-  )
-  mixture <- if (!is.null(likelihood)) mixture_of(data, likelihood, par$phi, k)
-  outcome <- sweep_rows(core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads, mixture)
+  gate <- gate_scales(search$rows, router)
+  if (is.null(search$sweep)) {
+    rows <- list(x = data$x, z = data$z, z_center = gate$center, z_scale = gate$scale)
+    mixture <- if (!is.null(likelihood)) mixture_of(data, likelihood, par$phi, k)
+    outcome <- sweep_rows(
+      core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads, mixture
+    )
+  } else {
+    outcome <- search$sweep(par)
+  }
   by <- order(-outcome$gate_mean)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
@@ -366,8 +373,8 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   c(par, list(
     loglik = if (!is.null(likelihood)) -user_objective(best$objective, search$rows) / 2,
     entropy = outcome$entropy,
-    z_center = if (is.null(rows$z_center)) rep(0, d_gate) else rows$z_center,
-    z_scale = if (is.null(rows$z_scale)) rep(1, d_gate) else rows$z_scale,
+    z_center = if (is.null(gate$center)) rep(0, d_gate) else gate$center,
+    z_scale = if (is.null(gate$scale)) rep(1, d_gate) else gate$scale,
     fitted = outcome$f,
     gate_mean = outcome$gate_mean[by],
     df = df,
@@ -375,6 +382,11 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     convergence = c(convergence_of(best, control, by), last_iterate(best, search$rows)),
     diagnostics = found
   ))
+}
+
+# Centre and scale of the gate's covariates that are part of the model, NULL where they are not.
+gate_scales <- function(rows, router) {
+  if (router$name != "linear") list(center = rows$z_center, scale = rows$z_scale)
 }
 
 starts_table <- function(runs, best, search) {
@@ -442,32 +454,38 @@ mixture_of <- function(data, likelihood, phi, k) {
 # entropy of the responsibilities.
 sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 50000L) {
   n <- nrow(rows$x)
-  rows <- c(rows, mixture$rows, list(w = w))
-  columns <- intersect(c("y", "w", "offset", "trials"), names(rows))
+  own <- c(mixture$rows, list(w = w))
   parts <- lapply(seq.int(1L, n, by = block), function(first) {
+    if (n <= block) return(sweep_block(model, rows, par, threads, mixture, own))
+    use <- first:min(n, first + block - 1L)
     part <- rows
-    if (n > block) {
-      use <- first:min(n, first + block - 1L)
-      part$x <- rows$x[use, , drop = FALSE]
-      if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
-      part[columns] <- lapply(rows[columns], function(v) v[use])
-    }
-    now <- core_call(core_predict(model, part[setdiff(names(part), columns)], par, threads))
-    core_call(core_outcome(now$gate, now$expert, part[columns], mixture$family, as.double(mixture$phi)))
+    part$x <- rows$x[use, , drop = FALSE]
+    if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
+    sweep_block(model, part, par, threads, mixture, lapply(own, function(v) v[use]))
   })
-  sums <- function(name) Reduce(`+`, lapply(parts, function(part) part[[name]]))
   f <- if (length(parts) == 1L) parts[[1L]]$f else unlist(lapply(parts, function(part) part$f))
-  both <- sums("both")
+  sums <- Reduce(function(a, b) Map(`+`, a, b), lapply(parts, function(part) part[names(part) != "f"]))
   total <- if (is.null(w)) n else sum(w)
   spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
+  c(list(f = f), sweep_outcome(sums, total, spread, mixture))
+}
+
+# Fitted values and sums of one block; `own` has its response, weights, offset and trials.
+sweep_block <- function(model, rows, par, threads, mixture, own) {
+  now <- core_call(core_predict(model, rows, par, threads))
+  core_call(core_outcome(now$gate, now$expert, own, mixture$family, as.double(mixture$phi)))
+}
+
+# From the sums over all rows, of total weight `total`, with fitted values of variance `spread`.
+sweep_outcome <- function(sums, total, spread, mixture) {
   spread <- max(spread, mixture$spread, 1e-300)
   # An expert that runs off spreads a mixture's fitted values without limit.
-  difference <- sums("difference") / pmax(both, 1e-300) / max(min(spread, mixture$spread), 1e-300)
+  difference <- sums$difference / pmax(sums$both, 1e-300) / max(min(spread, mixture$spread), 1e-300)
   # Experts with different dispersions are different.
   if (isTRUE(mixture$dispersed)) difference[abs(outer(mixture$phi, mixture$phi, "-")) >= 1e-3] <- Inf
   list(
-    f = f, gate_mean = sums("gate") / total, influence = sums("influence") / total / spread,
-    entropy = sums("entropy"), both = both, difference = difference
+    gate_mean = sums$gate / total, influence = sums$influence / total / spread, entropy = sums$entropy,
+    both = sums$both, difference = difference
   )
 }
 

@@ -1,13 +1,21 @@
 # The fitted object, class `cosine_moe`: plain R data, so that saveRDS() and other processes just work. `data` comes
 # from R/data.R, `settings` from fit_settings(), `estimate` from estimate_model().
 new_cosine_moe <- function(call, data, settings, estimate) {
-  fitted <- as.double(estimate$fitted)
   likelihood <- settings$likelihood
-  if (is.null(likelihood) && !is.null(data$offset)) fitted <- fitted + data$offset
-  residuals <- data$y - fitted
-  names(fitted) <- names(residuals) <- data$row_names
-  sse <- sum(if (is.null(data$w)) residuals^2 else data$w * residuals^2)
-  nobs <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
+  fitted <- residuals <- NULL
+  if (is.null(data$source)) {
+    fitted <- as.double(estimate$fitted)
+    if (is.null(likelihood) && !is.null(data$offset)) fitted <- fitted + data$offset
+    residuals <- data$y - fitted
+    names(fitted) <- names(residuals) <- data$row_names
+    sse <- sum(if (is.null(data$w)) residuals^2 else data$w * residuals^2)
+    nobs <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
+  } else {
+    # No rows: see R/fit-source.R.
+    sse <- data$source$sse
+    nobs <- data$source$nobs
+    if (nobs <= .Machine$integer.max) nobs <- as.integer(nobs)
+  }
   df.residual <- nobs - estimate$df
 
   experts <- paste0("expert", seq_len(settings$k))
@@ -66,7 +74,8 @@ new_cosine_moe <- function(call, data, settings, estimate) {
       typical = data$typical,
       range = data$range,
       control = settings$control,
-      model = data$model
+      model = data$model,
+      source = data$source
     ),
     class = "cosine_moe"
   )

@@ -40,6 +40,7 @@ plot.cosine_moe <- function(x, which = c("fitted", "covariate", "residuals", "st
     stop_input("which", which, paste("among", enumerate(panels, "\"")))
   }
   which <- unique(which)
+  if (any(which != "starts")) check_rows(x, "All panels but \"starts\"")
   if (ncol(x$typical) == 0L) which <- setdiff(which, "covariate")
   if ("covariate" %in% which) covariate <- check_covariate(x, covariate)
   data <- if (any(c("fitted", "covariate") %in% which)) quiet_training(x, parent.frame())

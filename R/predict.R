@@ -96,6 +96,7 @@ predict.cosine_moe <- function(object, newdata, type = c("response", "experts", 
     return(predict_uncertain(object, newdata, type, se.fit, interval, level, na.action, threads, y, parent.frame()))
   }
   if (is.null(newdata)) {
+    check_rows(object, "predict() without `newdata`")
     if (type == "response") return(stats::fitted(object))
     return(predict_training(object, type, threads, parent.frame(), y, probs))
   }

@@ -73,13 +73,15 @@ summary.cosine_moe <- function(object, ...) {
   check_dots_empty(...)
   kept <- c(
     "call", "k", "router", "expert", "standardize", "names", "na.action", "gate_mean", "sse", "sigma", "df",
-    "df.residual", "nobs", "convergence", "starts", "method", "family", "dispersions", "dispersion", "loglik"
+    "df.residual", "nobs", "convergence", "starts", "method", "family", "dispersions", "dispersion", "loglik", "source"
   )
   tests <- coefficient_tests(object, parent.frame())
   structure(
     c(unclass(object)[kept], list(
-      weighted = !is.null(object$weights),
-      residuals = as.vector(stats::residuals(object, if (is_em(object)) "response" else "pearson")),
+      weighted = is_weighted(object),
+      residuals = if (!is_streamed(object)) {
+        as.vector(stats::residuals(object, if (is_em(object)) "response" else "pearson"))
+      },
       icl = if (is_em(object)) ICL.cosine_moe(object),
       experts = intercept_first(object$experts),
       gate = gate_table(object),
@@ -173,7 +175,10 @@ coefficient_tests <- function(fit, env) {
   )
 }
 
+is_weighted <- function(fit) !is.null(fit$weights) || isTRUE(fit$source$weighted)
+
 r_squared <- function(fit) {
+  if (is_streamed(fit)) return(1 - fit$sse / fit$source$tss)
   w <- if (is.null(fit$weights)) rep(1, length(fit$y)) else fit$weights
   1 - fit$sse / sum(w * (fit$y - stats::weighted.mean(fit$y, w))^2)
 }
@@ -195,14 +200,14 @@ fit_words <- function(x, digits) {
   sprintf(
     "%s, %s; %ssum of squares %s, residual standard deviation %s on %s",
     count_words(x$nobs, "row"), count_words(x$df, "identifiable parameter"),
-    if (is.null(x$weights) && !isTRUE(x$weighted)) "" else "weighted ",
+    if (is_weighted(x) || isTRUE(x$weighted)) "weighted " else "",
     show(x$sse), if (is.nan(x$sigma)) "not estimable" else show(x$sigma),
     count_words(x$df.residual, "degree of freedom", "degrees of freedom")
   )
 }
 
 omitted_words <- function(x) {
-  omitted <- length(x$na.action)
+  omitted <- if (is_streamed(x)) x$source$dropped else length(x$na.action)
   if (omitted) sprintf("; %s with missing values left out", count_words(omitted, "row"))
 }
 
@@ -304,7 +309,7 @@ few_rows <- function(fit) {
 # As in logistic regression, coefficients of experts that tell failures from successes exactly are infinite.
 separated_response_words <- function(fit) {
   if (!is_em(fit) || fit$family$name != "binomial") return(NULL)
-  sure <- mean(pmin(fit$fitted.values, 1 - fit$fitted.values) < 1e-4)
+  sure <- if (is_streamed(fit)) fit$source$sure else mean(pmin(fit$fitted.values, 1 - fit$fitted.values) < 1e-4)
   if (sure < 0.5) return(NULL)
   sprintf(
     "Fitted probabilities of %.0f%% of the rows are 0 or 1: the response is separated, coefficients are at infinity.",
@@ -344,8 +349,8 @@ nonunique_words <- function(null_directions) {
 # A weighted mean of experts stays in their range.
 range_words <- function(fit) {
   range <- expert_range(fit$expert)
-  y <- fit$y - if (is.null(fit$offset)) 0 else fit$offset
-  outside <- mean(y < range[1L] | y > range[2L])
+  y <- if (is.null(fit$offset)) fit$y else fit$y - fit$offset
+  outside <- if (is_streamed(fit)) fit$source$outside else mean(y < range[1L] | y > range[2L])
   if (!isTRUE(outside > 0.05)) return(NULL)
   sprintf(
     "%s%% of the responses lie outside the range of the experts, from %s to %s: no such fit can reach them.",
@@ -373,6 +378,13 @@ print_head <- function(x, digits) {
     "Router: ", format(x$router, digits = digits), ", ", covariates(x$names$z),
     if (x$standardize && x$router$name != "linear") ", standardized"
   )
+  if (is_streamed(x)) print_line(source_words(x$source))
+}
+
+# "Data streamed: 1,000 rows in 10 chunks (a query)".
+source_words <- function(source) {
+  count <- function(n, what) paste0(format(n, big.mark = ",", scientific = FALSE), " ", what, if (n != 1) "s")
+  sprintf("Data streamed: %s in %s (%s)", count(source$rows, "row"), count(source$chunks, "chunk"), source$description)
 }
 
 print_section <- function(title, table, digits) print_text(title, format_entries(table, digits))
@@ -411,6 +423,7 @@ format_numbers <- function(table, digits) {
 }
 
 print_residuals <- function(x, digits) {
+  if (is.null(x$residuals)) return(invisible())
   quartiles <- stats::quantile(x$residuals, na.rm = TRUE)
   names(quartiles) <- c("Min", "1Q", "Median", "3Q", "Max")
   cat("\n", if (x$weighted) "Weighted residuals" else "Residuals", ":\n", sep = "")

@@ -29,6 +29,7 @@
 simulate.cosine_moe <- function(object, nsim = 1, seed = NULL, ...) {
   check_dots_empty(...)
   nsim <- check_count(nsim)
+  check_rows(object, "simulate()")
   mean <- stats::fitted(object)
   draw <- if (is_em(object)) likelihood_draws(object, parent.frame()) else gaussian_draws(object)
   before <- generator_state()

@@ -83,6 +83,7 @@ covariance <- function(fit, info, type = "model") {
   named <- function(value) matrix(value, length(names), length(names), dimnames = list(names, names))
   if (length(info$irregular)) return(structure(named(NA_real_), irregular = info$irregular))
   if (type == "model") return(named(info$variance * tcrossprod(info$maps$report %*% info$root)))
+  check_rows(fit, "The sandwich")
   root <- info$maps$report %*% info$root %*% solve(info$hessian)
   meat <- crossprod(info$root, score_product(info) %*% info$root)
   factor <- if (is_em(fit)) 1 else fit$nobs / fit$df.residual
@@ -106,6 +107,7 @@ score_product <- function(info) {
 #' @exportS3Method sandwich::estfun
 estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   check_dots_empty(...)
+  check_rows(x, "estfun()")
   info <- information(x, parent.frame())
   rows <- info$rows
   weight <- if (is.null(x$weights)) 1 else x$weights
@@ -137,5 +139,5 @@ bread.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
     symmetric(root %*% solve(info$hessian, t(root))) / (unit * info$rows$w_scale)
   }
   dimnames(value) <- list(names, names)
-  length(x$residuals) * value
+  (if (is_streamed(x)) x$source$used else length(x$residuals)) * value
 }

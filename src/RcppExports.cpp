@@ -25,6 +25,21 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_fit_sums
+Rcpp::List core_fit_sums(const Rcpp::List& model, const Rcpp::Function& evaluate, const Rcpp::List& totals, const Rcpp::List& start, const Rcpp::List& control);
+RcppExport SEXP _cosmoe_core_fit_sums(SEXP modelSEXP, SEXP evaluateSEXP, SEXP totalsSEXP, SEXP startSEXP, SEXP controlSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type model(modelSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::Function& >::type evaluate(evaluateSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type totals(totalsSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type start(startSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type control(controlSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_fit_sums(model, evaluate, totals, start, control));
+    return rcpp_result_gen;
+END_RCPP
+}
 // core_objective
 Rcpp::List core_objective(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, int order, int threads);
 RcppExport SEXP _cosmoe_core_objective(SEXP modelSEXP, SEXP rowsSEXP, SEXP parSEXP, SEXP orderSEXP, SEXP threadsSEXP) {
@@ -220,6 +235,7 @@ END_RCPP
 
 static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit", (DL_FUNC) &_cosmoe_core_fit, 4},
+    {"_cosmoe_core_fit_sums", (DL_FUNC) &_cosmoe_core_fit_sums, 5},
     {"_cosmoe_core_objective", (DL_FUNC) &_cosmoe_core_objective, 5},
     {"_cosmoe_core_predict", (DL_FUNC) &_cosmoe_core_predict, 4},
     {"_cosmoe_core_outcome", (DL_FUNC) &_cosmoe_core_outcome, 5},

@@ -77,7 +77,10 @@ struct CriterionOf {
     explicit CriterionOf(const Rcpp::List& model) {
         if (!model.containsElementNamed("family")) return;
         family = cosmoe::make_family(bind::as_family(model["family"]));
-        likelihood = std::make_unique<cosmoe::LikelihoodCriterion>(*family);
+        const bool complete =
+            model.containsElementNamed("information") && Rcpp::as<std::string>(model["information"]) == "complete";
+        likelihood = std::make_unique<cosmoe::LikelihoodCriterion>(*family, complete ? cosmoe::Information::complete
+                                                                                     : cosmoe::Information::scores);
     }
     const cosmoe::Criterion& get() const {
         if (likelihood) return *likelihood;
@@ -87,6 +90,40 @@ struct CriterionOf {
     std::unique_ptr<const cosmoe::LikelihoodCriterion> likelihood;
 };
 
+// The host's own sums: evaluate(par, order, judge) gives what core_objective() does, or NULL after an interrupt.
+cosmoe::Evaluator host_sums(const cosmoe::Model& model, const Rcpp::Function& evaluate, bool judge) {
+    return [&model, evaluate, judge](const arma::vec& theta, cosmoe::Order order) {
+        const Rcpp::RObject result =
+            evaluate(wrap_parameters(cosmoe::unpack(model.layout, theta)), static_cast<int>(order), judge);
+        if (result.isNULL()) throw cosmoe::Interrupted();
+        const Rcpp::List sums(result);
+        cosmoe::Evaluation out;
+        out.value = Rcpp::as<double>(sums["value"]);
+        if (order >= cosmoe::Order::gradient) out.gradient = Rcpp::as<arma::vec>(sums["gradient"]);
+        if (order >= cosmoe::Order::normal) out.normal = Rcpp::as<arma::mat>(sums["normal"]);
+        if (order >= cosmoe::Order::hessian) out.hessian = Rcpp::as<arma::mat>(sums["hessian"]);
+        return out;
+    };
+}
+
+// One of the two estimators, each a function of start, settings and hooks.
+template <class LeastSquares, class Likelihood>
+Rcpp::List run_fit(const Rcpp::List& model, const cosmoe::Model& built, const Rcpp::List& start,
+                   const Rcpp::List& control, LeastSquares least_squares, Likelihood likelihood) {
+    const arma::vec theta = cosmoe::pack(built.layout, bind::as_parameters(start));
+    const cosmoe::Hooks hooks = bind::interrupt_hooks();
+    if (!model.containsElementNamed("family")) {
+        cosmoe::FitSettings settings;
+        read_settings(control, settings);
+        if (start.containsElementNamed("beta")) settings.beta = Rcpp::as<arma::mat>(start["beta"]);
+        return wrap_fit(built, least_squares(theta, settings, hooks));
+    }
+    cosmoe::EmSettings settings;
+    read_settings(control, settings);
+    settings.hybrid = Rcpp::as<bool>(control["hybrid"]);
+    return wrap_fit(built, likelihood(theta, settings, hooks));
+}
+
 }  // namespace
 
 // [[Rcpp::export]]
@@ -94,19 +131,26 @@ Rcpp::List core_fit(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp:
                     const Rcpp::List& control) {
     const cosmoe::Rows data = bind::as_rows(rows);
     const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
-    const arma::vec theta = cosmoe::pack(built.layout, bind::as_parameters(start));
-    const cosmoe::Hooks hooks = bind::interrupt_hooks();
-    if (!model.containsElementNamed("family")) {
-        cosmoe::FitSettings settings;
-        read_settings(control, settings);
-        if (start.containsElementNamed("beta")) settings.beta = Rcpp::as<arma::mat>(start["beta"]);
-        return wrap_fit(built, cosmoe::fit_least_squares(built, data, theta, settings, hooks));
-    }
-    cosmoe::EmSettings settings;
-    read_settings(control, settings);
-    settings.hybrid = Rcpp::as<bool>(control["hybrid"]);
-    const auto family = cosmoe::make_family(bind::as_family(model["family"]));
-    return wrap_fit(built, cosmoe::fit_likelihood(built, *family, data, theta, settings, hooks));
+    const CriterionOf criterion(model);
+    return run_fit(
+        model, built, start, control,
+        [&](const auto&... rest) { return cosmoe::fit_least_squares(built, data, rest...); },
+        [&](const auto&... rest) { return cosmoe::fit_likelihood(built, *criterion.family, data, rest...); });
+}
+
+// [[Rcpp::export]]
+Rcpp::List core_fit_sums(const Rcpp::List& model, const Rcpp::Function& evaluate, const Rcpp::List& totals,
+                         const Rcpp::List& start, const Rcpp::List& control) {
+    const auto total = [&](const char* name) { return Rcpp::as<double>(totals[name]); };
+    const auto size = [&](const char* name) { return static_cast<std::size_t>(total(name)); };
+    const cosmoe::Model built(bind::as_model(model), size("dx"), size("dz"));
+    const cosmoe::RowSums sums{host_sums(built, evaluate, false),
+                               host_sums(built, evaluate, true),
+                               {total("used"), total("weight"), total("squares"), total("deviation")}};
+    return run_fit(
+        model, built, start, control,
+        [&](const auto&... rest) { return cosmoe::fit_least_squares(built, sums, rest...); },
+        [&](const auto&... rest) { return cosmoe::fit_likelihood(built, sums, rest...); });
 }
 
 // [[Rcpp::export]]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "common/errors.h"
@@ -42,7 +43,8 @@ class Em {
     void iterate(SolverResult& at) const {
         const LikelihoodCriterion expected(family_, at.theta);
         const Pass pass(model_, rows_, settings_.threads, hooks_, expected);
-        ModelObjective objective(model_, pass);
+        const Evaluator sums = evaluator_of(pass);
+        ModelObjective objective(model_, sums);
         Settings inner = solver_;
         inner.max_passes = expected_passes;
         const SolverResult step = minimise_trust_region(objective, model_.constraints, at.theta, inner, hooks_);
@@ -89,33 +91,30 @@ class Em {
     const Pass pass_;
 };
 
-Settings solver_settings(const Rows& rows, const FitSettings& settings) {
+Settings solver_settings(const RowTotals& rows, const FitSettings& settings) {
     Settings out;
     out.likelihood = true;
     out.max_passes = settings.max_passes;
     out.tolerance = settings.tolerance;
-    out.weight = 0;
-    for (std::size_t i = 0; i < rows.n; ++i) out.weight += rows.w ? rows.w[i] : 1;
+    out.weight = rows.weight;
     out.total = std::max(out.weight, 1e-300);
     return out;
 }
 
-}  // namespace
+// Moves a start nearer to the solution; true if the exact Hessian may then come first (see approach()).
+using Approach = std::function<bool(const Settings&, SolverResult&)>;
 
-Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, const arma::vec& start,
-                   const EmSettings& settings, const Hooks& hooks) {
-    const Settings solver = solver_settings(rows, settings);
-    const Em em(model, family, rows, settings, solver, hooks);
-    const Hooks none;
-    const LikelihoodCriterion criterion(family, Information::complete);
-    const Pass quiet(model, rows, settings.threads, none, criterion);
+// `em`: what makes the steps of pure EM, or null for the observed likelihood's.
+Fit maximise(const Model& model, const RowSums& rows, const Em* em, const Approach& approach, const arma::vec& start,
+             const EmSettings& settings, const Hooks& hooks) {
+    const Settings solver = solver_settings(rows.totals, settings);
     Fit fit;
     SolverResult& result = fit;
     fit.theta = project(start, model.constraints);
     fit.value = std::numeric_limits<double>::infinity();
-    const bool newton = settings.optimizer == "newton", direct = newton && settings.hybrid;
+    const bool newton = settings.optimizer == "newton", direct = newton && !em;
     if (!direct) {
-        fit.value = quiet.evaluate(fit.theta, Order::value).value;
+        fit.value = rows.judge(fit.theta, Order::value).value;
         fit.trace.push_back(fit.value);
         if (!std::isfinite(fit.value)) {
             fit.message = "the likelihood is not finite at the start";
@@ -126,15 +125,15 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
         fit.status = Status::max_passes;
         fit.message = "the limit of passes was reached";
         double asked = std::numeric_limits<double>::infinity();
-        while (newton && !direct && fit.passes < solver.max_passes) {
+        while (em && fit.passes < solver.max_passes) {
             const double before = fit.value;
-            em.accelerated(fit);
+            em->accelerated(fit);
             const double gain = before - fit.value;
             // EM crawls: the certificate, not the gain, says when it has arrived.
             if (gain >= std::min(solver.unit(fit.value), 0.5 * asked)) continue;
             Fit now = fit;
             now.status = Status::stalled;
-            certify_fit(model, quiet, solver, true, now);
+            certify_fit(model, rows.judge, solver, true, now);
             fit.passes += 1;
             asked = gain;
             if (now.status == Status::converged || gain <= solver.rounding(fit.value)) {
@@ -143,11 +142,11 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
                 break;
             }
         }
-        if (direct || !newton) {
-            ModelObjective objective(model, em.pass());
+        if (!em) {
+            ModelObjective objective(model, rows.search);
             Settings rest = solver;
             rest.exact_below = slow_gain, rest.exact_after = patience;
-            if (direct) rest.exact_first = approach(model, family, rows, settings.threads, hooks, rest, em.pass(), fit);
+            if (direct && approach) rest.exact_first = approach(rest, fit);
             rest.max_passes = std::max(1, solver.max_passes - fit.passes);
             SolverResult finish =
                 newton ? minimise_trust_region(objective, model.constraints, fit.theta, rest, hooks)
@@ -161,8 +160,33 @@ Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, c
         fit.status = Status::interrupted;
         fit.message = "interrupted";
     }
-    if (settings.certify || fit.status != Status::max_passes) certify_fit(model, quiet, solver, true, fit);
+    if (settings.certify || fit.status != Status::max_passes) certify_fit(model, rows.judge, solver, true, fit);
     return fit;
+}
+
+bool is_pure(const EmSettings& settings) { return !settings.hybrid && settings.optimizer == "newton"; }
+
+}  // namespace
+
+Fit fit_likelihood(const Model& model, const RowSums& rows, const arma::vec& start, const EmSettings& settings,
+                   const Hooks& hooks) {
+    if (is_pure(settings)) throw InvalidArgument("pure EM needs the rows in memory");
+    return maximise(model, rows, nullptr, nullptr, start, settings, hooks);
+}
+
+Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, const arma::vec& start,
+                   const EmSettings& settings, const Hooks& hooks) {
+    const RowTotals totals = row_totals(rows);
+    const Settings solver = solver_settings(totals, settings);
+    const Em em(model, family, rows, settings, solver, hooks);
+    const Hooks none;
+    const LikelihoodCriterion criterion(family, Information::complete);
+    const Pass quiet(model, rows, settings.threads, none, criterion);
+    const RowSums sums{evaluator_of(em.pass()), evaluator_of(quiet), totals};
+    const auto from_part = [&](const Settings& rest, SolverResult& at) {
+        return approach(model, family, rows, settings.threads, hooks, rest, em.pass(), at);
+    };
+    return maximise(model, sums, is_pure(settings) ? &em : nullptr, from_part, start, settings, hooks);
 }
 
 }  // namespace cosmoe

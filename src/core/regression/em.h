@@ -13,6 +13,10 @@ struct EmSettings : FitSettings {
 
 // From a start to a solution with its certificate; Fit::value is minus the log likelihood, and never increases along
 // Fit::trace. Passes count evaluations with derivatives, of EM's function and of the likelihood alike.
+// From sums over rows that are somewhere else; not for pure EM, whose steps have sums of their own.
+Fit fit_likelihood(const Model& model, const RowSums& rows, const arma::vec& start, const EmSettings& settings,
+                   const Hooks& hooks);
+
 Fit fit_likelihood(const Model& model, const Family& family, const Rows& rows, const arma::vec& start,
                    const EmSettings& settings, const Hooks& hooks);
 

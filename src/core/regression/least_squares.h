@@ -18,6 +18,10 @@ struct FitSettings {
     arma::mat beta;  // where it begins, or empty: the start's u does not have the norms that the cosine router ignores
 };
 
+// From sums over rows that are somewhere else; not for stochastic gradient descent, which needs the rows.
+Fit fit_least_squares(const Model& model, const RowSums& rows, const arma::vec& start, const FitSettings& settings,
+                      const Hooks& hooks);
+
 Fit fit_least_squares(const Model& model, const Rows& rows, const arma::vec& start, const FitSettings& settings,
                       const Hooks& hooks);
 

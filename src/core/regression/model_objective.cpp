@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/errors.h"
 #include "gate/enclosing_ball.h"
 #include "regression/parameters.h"
 
@@ -58,6 +59,10 @@ arma::vec ModelObjective::move(const arma::vec& theta, const arma::vec& step) {
     return centered(model_, out);
 }
 
+Evaluator evaluator_of(const Pass& pass) {
+    return [&pass](const arma::vec& theta, Order order) { return pass.evaluate(theta, order); };
+}
+
 double identifiable_parameters(const Model& model) {
     const Layout& layout = model.layout;
     const double k = static_cast<double>(layout.k()), d = static_cast<double>(layout.dz());
@@ -67,10 +72,18 @@ double identifiable_parameters(const Model& model) {
     return gates + (k - 1) + k * static_cast<double>(layout.q()) + static_cast<double>(layout.dispersions());
 }
 
-void certify_fit(const Model& model, const Pass& pass, const Settings& solver, bool may_converge, Fit& fit) {
+void certify_fit(const Model& model, const Evaluator& judge, const Settings& solver, bool may_converge, Fit& fit) {
     fit.theta = centered(model, fit.theta);
-    // Centring changes nothing that the solver has seen.
-    const Evaluation at = fit.at.hessian.is_empty() ? pass.evaluate(fit.theta, Order::hessian) : std::move(fit.at);
+    Evaluation at;
+    try {
+        // Centring changes nothing that the solver has seen.
+        at = fit.at.hessian.is_empty() ? judge(fit.theta, Order::hessian) : std::move(fit.at);
+    } catch (const Interrupted&) {
+        fit.status = Status::interrupted;
+        fit.message = "interrupted";
+        if (fit.trace.empty()) fit.value = std::numeric_limits<double>::infinity();
+        return;
+    }
     fit.value = at.value;
     fit.certified = true;
     if (std::isfinite(at.value) && at.hessian.is_finite() && at.normal.is_finite()) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "regression/pass.h"
+#include "regression/row_sums.h"
 #include "solver/certificate.h"
 
 namespace cosmoe {
@@ -14,8 +15,9 @@ struct Fit : SolverResult {  // value is sum w (y - f)^2 / 2, or minus the log l
 
 class ModelObjective final : public Objective {
   public:
-    ModelObjective(const Model& model, const Pass& pass) : model_(model), pass_(pass) {}
-    Evaluation evaluate(const arma::vec& theta, Order order) override { return pass_.evaluate(theta, order); }
+    // The evaluator must outlive the objective.
+    ModelObjective(const Model& model, const Evaluator& rows) : model_(model), rows_(rows) {}
+    Evaluation evaluate(const arma::vec& theta, Order order) override { return rows_(theta, order); }
 
     // In over-specified models, and where an expert runs off with less and less weight, the objective sees little
     // more of the atoms exp(b_k) delta_omega_k, omega = (u, eta), than masses and first moments. Both bend along a
@@ -25,14 +27,17 @@ class ModelObjective final : public Objective {
 
   private:
     const Model& model_;
-    const Pass& pass_;
+    const Evaluator& rows_;
 };
+
+// The pass must outlive it.
+Evaluator evaluator_of(const Pass& pass);
 
 // The number of parameters that can be told apart: without the gauge, and without norms on spheres.
 double identifiable_parameters(const Model& model);
 
 // Centres the gates and computes the certificate of `fit` afresh; one standard for all optimizers: a fit has converged
-// when the certificate says so, and, if `may_converge`, whenever it does.
-void certify_fit(const Model& model, const Pass& pass, const Settings& solver, bool may_converge, Fit& fit);
+// when the certificate says so, and, if `may_converge`, whenever it does. An interrupt leaves it without certificate.
+void certify_fit(const Model& model, const Evaluator& judge, const Settings& solver, bool may_converge, Fit& fit);
 
 }  // namespace cosmoe

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/kernels.h"
+#include "regression/row_sums.h"
 
 namespace cosmoe {
 namespace {
@@ -78,6 +79,21 @@ void load_block(const Rows& rows, const Router& router, std::size_t first, std::
     else
         for (std::size_t j = 0; j < rows.dz; ++j) std::copy_n(x.col(j), padded, zeta.col(j));
     fill_ones(count, padded, zeta.col(rows.dz));
+}
+
+RowTotals row_totals(const Rows& rows) {
+    RowTotals out;
+    double sum = 0;
+    const auto each = [&](auto add) {
+        for (std::size_t i = 0; i < rows.n; ++i) {
+            const double w = rows.w ? rows.w[i] : 1;
+            if (w > 0) add(w, rows.y[i]);
+        }
+    };
+    each([&](double w, double y) { out.weight += w, sum += w * y, out.squares += w * y * y, out.used += 1; });
+    const double mean = out.weight > 0 ? sum / out.weight : 0;
+    each([&](double w, double y) { out.deviation += w * (y - mean) * (y - mean); });
+    return out;
 }
 
 }  // namespace cosmoe
