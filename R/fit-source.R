@@ -260,7 +260,8 @@ finish_sums <- function(handle, data, settings, frame, par) {
     pick = spread_over(counts[["rows"]]), pick_raw = spread_over(counts[["read"]])
   ))
   total <- data$seen$y$weight
-  spread <- (found$f$cross[1L] + found$f$weight * (mean_of(found$f) - found$plain[["sum"]] / counts[["rows"]])^2) / total
+  away <- mean_of(found$f) - found$plain[["sum"]] / counts[["rows"]]
+  spread <- (found$f$cross[1L] + found$f$weight * away^2) / total
   mixture <- if (!is.null(likelihood)) {
     list(spread = scales_of(data$seen$y)$scale^2,
          phi = rep_len(par$phi, if (length(par$phi)) settings$k else 0L), dispersed = length(par$phi) > 0L)

@@ -1,6 +1,8 @@
 # A fit to more rows than memory should hold: Parquet shards on disk, read one at a time.
 #
-#   R_LIBS=.build/library Rscript bench/scale_stream.R [n = 1e6] [folder = a temporary one] [workers = 1] [rows a shard = 1e6]
+#   R_LIBS=.build/library Rscript bench/scale_stream.R n folder workers rows
+#
+# By default n = 1e6, a temporary folder, one worker (this process), and 1e6 rows a shard.
 #
 # Simulates n x 10 rows (doubles) from four experts with a linear gate, writes them with nanoparquet, fits k = 4 from a
 # start that is off, and prints rows per second, passes, seconds and the peak of memory. The shards are deleted.
