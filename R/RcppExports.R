@@ -37,6 +37,10 @@ core_enclosing_ball <- function(u) {
     .Call(`_cosmoe_core_enclosing_ball`, u)
 }
 
+core_instruction_set <- function() {
+    .Call(`_cosmoe_core_instruction_set`)
+}
+
 core_identifiability <- function(model, rows, atoms, order) {
     .Call(`_cosmoe_core_identifiability`, model, rows, atoms, order)
 }

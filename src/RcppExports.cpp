@@ -133,6 +133,16 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_instruction_set
+std::string core_instruction_set();
+RcppExport SEXP _cosmoe_core_instruction_set() {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    rcpp_result_gen = Rcpp::wrap(core_instruction_set());
+    return rcpp_result_gen;
+END_RCPP
+}
 // core_identifiability
 Rcpp::List core_identifiability(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& atoms, int order);
 RcppExport SEXP _cosmoe_core_identifiability(SEXP modelSEXP, SEXP rowsSEXP, SEXP atomsSEXP, SEXP orderSEXP) {
@@ -243,6 +253,7 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},
+    {"_cosmoe_core_instruction_set", (DL_FUNC) &_cosmoe_core_instruction_set, 0},
     {"_cosmoe_core_identifiability", (DL_FUNC) &_cosmoe_core_identifiability, 4},
     {"_cosmoe_core_layer_features", (DL_FUNC) &_cosmoe_core_layer_features, 3},
     {"_cosmoe_core_layer_train", (DL_FUNC) &_cosmoe_core_layer_train, 4},

@@ -81,7 +81,8 @@ bool approach(const Model& model, const Family& family, const Rows& rows, std::s
 
     const LikelihoodCriterion criterion(family, Information::complete);
     const Pass pass(model, part.rows, threads, hooks, criterion);
-    ModelObjective objective(model, pass);
+    const Evaluator sums = evaluator_of(pass);
+    ModelObjective objective(model, sums);
     Settings coarse = settings;
     coarse.max_passes = passes;
     coarse.tolerance = 1;  // the maximum of the part is no better known

@@ -23,13 +23,14 @@ void update_scale(const arma::mat& normal, const Constraints& constraints, arma:
 constexpr double precise = 1e-4;
 
 // The step that promised too little to go on costs one more pass, whose derivatives the certificate needs, and takes a
-// converged run from within a thousandth of a standard error of the solution to within its square. Whether it was taken.
-bool take_last(Objective& objective, const arma::vec& trial, Evaluation& here, SolverResult& out) {
+// converged run from within a thousandth of a standard error of the solution to within its square. Whether it was
+// taken: a step that promises less than rounding must not depend on it.
+bool take_last(Objective& objective, const arma::vec& trial, double rounding, Evaluation& here, SolverResult& out) {
     Evaluation there = objective.evaluate(trial, Order::hessian);
-    if (!(there.value < out.value)) return false;
+    if (!(there.value <= out.value + rounding)) return false;
     out.theta = trial;
     out.value = there.value;
-    out.trace.back() = there.value;
+    out.trace.back() = std::min(out.trace.back(), there.value);
     here = std::move(there);
     return true;
 }
@@ -108,7 +109,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     // Where that step led is judged as well: along a flat way it may promise more than enough there.
                     last = !last && step.predicted > precise * enough && out.passes < settings.max_passes &&
                            take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
-                                     here, out);
+                                     rounding, here, out);
                     if (last) break;
                     return finish(Status::converged);
                 }
