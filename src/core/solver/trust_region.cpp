@@ -19,8 +19,9 @@ void update_scale(const arma::mat& normal, const Constraints& constraints, arma:
     scale = arma::max(0.5 * scale, common_in_blocks(normal.diag(), constraints, 1e-10));
 }
 
-// A step that promises less than this part of what is enough is not worth a pass.
-constexpr double precise = 1e-4;
+// A step that promises less than this part of what is enough is not worth a pass: what is left is then some 1e-8 of a
+// standard error, and what rounding has made of the way here a small part of that.
+constexpr double precise = 1e-9;
 
 // The step that promised too little to go on costs one more pass, whose derivatives the certificate needs, and takes a
 // converged run from within a thousandth of a standard error of the solution to within its square. Whether it was
