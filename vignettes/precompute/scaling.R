@@ -49,6 +49,7 @@ results <- rbind(
 
 # The same sums over shards, on workers of a plan: what a streamed fit asks for once a pass.
 shards <- function(workers, n = 4e6, d = 10, k = 4) {
+  # With one worker the calling process does the work; it keeps no shards and reads them (here: draws them) again.
   old <- if (workers > 1L) future::plan(future::multisession, workers = workers) else future::plan(future::sequential)
   on.exit(future::plan(old))
   shard <- function(i) {
@@ -60,11 +61,14 @@ shards <- function(workers, n = 4e6, d = 10, k = 4) {
     }
   }
   source <- source_shards(lapply(seq_len(n / 5e5), shard))
-  start <- list(beta = matrix(0.3 * sin(seq_len(d * k)), d), b = rep(0, k), experts = matrix(cos(seq_len((d + 1) * k)), d + 1))
+  start <- list(
+    beta = matrix(0.3 * sin(seq_len(d * k)), d), b = rep(0, k), experts = matrix(cos(seq_len((d + 1) * k)), d + 1)
+  )
   fit <- function(passes) {
     control <- moe_control(max_passes = passes)
     system.time(suppressWarnings(fit_cosine_moe(
-      stats::reformulate(paste0("x", seq_len(d)), "y"), source, k = k, router = "linear", start = start, control = control
+      stats::reformulate(paste0("x", seq_len(d)), "y"), source,
+      k = k, router = "linear", start = start, control = control
     )))[["elapsed"]]
   }
   fit(1L) # the shards are prepared and kept by their workers
@@ -77,6 +81,6 @@ shards <- function(workers, n = 4e6, d = 10, k = 4) {
 results <- rbind(results, each(1:2, shards))
 results$seconds <- signif(results$seconds, 4)
 results$fastest <- signif(results$fastest, 4)
-attr <- c(cores = parallel::detectCores(), isa = cosmoe:::core_instruction_set())
-utils::write.csv(cbind(results, cores = attr[["cores"]], isa = attr[["isa"]]), "inst/extdata/scaling.csv",
-                 row.names = FALSE)
+results$cores <- parallel::detectCores()
+results$isa <- cosmoe:::core_instruction_set()
+utils::write.csv(results, "inst/extdata/scaling.csv", row.names = FALSE)
