@@ -17,12 +17,16 @@ core_predict <- function(model, rows, par, threads) {
     .Call(`_cosmoe_core_predict`, model, rows, par, threads)
 }
 
-core_outcome <- function(gate, expert, rows, family, phi) {
-    .Call(`_cosmoe_core_outcome`, gate, expert, rows, family, phi)
+core_outcome <- function(model, rows, par, own, family, phi, threads) {
+    .Call(`_cosmoe_core_outcome`, model, rows, par, own, family, phi, threads)
 }
 
 core_jacobian <- function(model, rows, par, threads) {
     .Call(`_cosmoe_core_jacobian`, model, rows, par, threads)
+}
+
+core_summarise_columns <- function(x, w) {
+    .Call(`_cosmoe_core_summarise_columns`, x, w)
 }
 
 core_direction_to_gate <- function(router, beta) {

@@ -35,9 +35,9 @@ find_collinear <- function(x, rows, span = column_ranges(x, rows)) {
 }
 
 column_ranges <- function(x, rows) {
-  whole <- length(rows) == nrow(x)
+  if (length(rows) == nrow(x)) return(unname(t(summarise_columns(x)[, c("least", "largest"), drop = FALSE])))
   vapply(seq_len(ncol(x)), function(j) {
-    v <- if (whole) x[, j] else x[rows, j]
+    v <- x[rows, j]
     c(min(v), max(v))
   }, numeric(2))
 }
@@ -47,11 +47,14 @@ sample_rows <- function(x, rows) {
   size <- min(length(rows), max(500L, 5L * ncol(x)))
   spread <- rows[round(seq(1, length(rows), length.out = size))]
   if (size == length(rows)) return(spread)
-  whole <- length(rows) == nrow(x)
-  extremes <- vapply(seq_len(ncol(x)), function(j) {
-    v <- if (whole) x[, j] else x[rows, j]
-    rows[c(which.min(v), which.max(v))]
-  }, integer(2))
+  extremes <- if (length(rows) == nrow(x)) {
+    as.integer(t(summarise_columns(x)[, c("least_row", "largest_row"), drop = FALSE]))
+  } else {
+    vapply(seq_len(ncol(x)), function(j) {
+      v <- x[rows, j]
+      rows[c(which.min(v), which.max(v))]
+    }, integer(2))
+  }
   unique(c(spread, extremes))
 }
 

@@ -59,29 +59,28 @@ scaled_parts <- function(router, expert, standardize, control, likelihood, gate_
 # Weighted means and standard deviations (divisor: sum of weights), column by column: no copy of a large matrix. A row
 # of weight 2 counts as two rows, one of weight 0 as none. Constant columns keep their scale.
 column_scales <- function(x, w = NULL) {
-  total <- if (is.null(w)) nrow(x) else sum(w)
-  average <- function(v) sum(if (is.null(w)) v else w * v) / total
-  each <- vapply(seq_len(ncol(x)), function(j) {
-    v <- x[, j]
-    center <- average(v)
-    if (!is.finite(center)) center <- mean(v) # the sum overflows
-    deviation <- v - center
-    top <- max(deviation, -min(deviation))
-    # Squares must neither overflow nor underflow.
-    unit <- if (top > 1e-100 && top < 1e100) 1 else top
-    c(center, if (top == 0) 1 else unit * sqrt(average((if (unit == 1) deviation else deviation / unit)^2)))
-  }, c(0, 0))
-  scale <- each[2L, ]
+  each <- summarise_columns(x, w)
+  scale <- each[, "spread"]
   scale[!is.finite(scale) | scale == 0] <- 1
-  list(center = each[1L, ], scale = scale)
+  list(center = unname(each[, "center"]), scale = unname(scale))
+}
+
+# Weighted means and spreads, smallest and largest values and their first rows: a matrix with a row for each column.
+summarise_columns <- function(x, w = NULL) {
+  if (!is.double(x)) storage.mode(x) <- "double"
+  each <- core_call(core_summarise_columns(x, if (!is.null(w)) as.double(w)))
+  colnames(each) <- c("center", "spread", "least", "largest", "least_row", "largest_row")
+  each
 }
 
 # Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a
 # meaning.
 response_scale <- function(y, w, expert) {
   if (!is.null(w)) y <- y[w > 0]
-  top <- max(abs(y))
-  response_unit(top * sqrt(mean((y / top)^2)), expert)
+  # The root mean square from mean and spread: no copy of a long response.
+  about <- summarise_columns(y)[1L, ]
+  top <- max(abs(about[c("least", "largest")]))
+  response_unit(top * sqrt(sum((about[c("center", "spread")] / top)^2)), expert)
 }
 
 # From the root mean square of the response.

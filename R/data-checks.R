@@ -11,7 +11,8 @@ check_data <- function(data, k, router, expert, standardize, likelihood = NULL) 
   check_finite_columns(data$x, data$names$x, "expert")
   check_finite_columns(data$z, data$names$z, "gate")
   if (is.null(likelihood) || is_scalable(likelihood$family)) {
-    check_response_varies(working_response(data)[rows])
+    response <- working_response(data)
+    check_response_varies(if (n < length(response)) response[rows] else response)
   } else {
     check_family_response(data, likelihood)
     check_response_varies(data$y[rows])
@@ -62,8 +63,9 @@ row_words <- function(bad) {
 }
 
 check_response_varies <- function(y) {
-  if (max(y) == min(y)) stop_data("The response is constant: there is nothing to fit.")
-  if (!has_squares(range(y))) stop_data("The response is too large or too small to be squared: rescale it.")
+  range <- c(min(y), max(y)) # range() would copy it
+  if (range[1L] == range[2L]) stop_data("The response is constant: there is nothing to fit.")
+  if (!has_squares(range)) stop_data("The response is too large or too small to be squared: rescale it.")
 }
 
 # Whether sums of squares of values with this range, and of their differences, neither overflow nor underflow.

@@ -21,6 +21,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
   x <- design_matrix(expert, frame, contrasts)
   z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
   raw <- raw_frame(formula, data, call, env, full, frame)
+  rows <- typical_rows(nrow(raw))
   response <- read_response(frame[[1L]], nrow(frame), response_words(names(frame)[1L]), likelihood)
   list(
     y = response$y,
@@ -31,7 +32,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
     w = optional_row_values(stats::model.weights(frame), nrow(frame), "`weights`"),
     offset = optional_row_values(stats::model.offset(frame), nrow(frame), "`offset`"),
     names = list(y = names(frame)[1L], x = x$names, z = z$names, shared = shared),
-    typical = typical_row(names(raw), function(j) raw[[j]]),
+    typical = typical_row(names(raw), function(j) if (is.null(rows)) raw[[j]] else raw[rows, j]),
     range = covariate_range(names(raw), function(j) raw[[j]]),
     formula = formula,
     terms = list(full = full, expert = expert, gate = gate),
@@ -53,10 +54,14 @@ data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_na
   x_names <- covariate_names(x, "x")
   z_names <- if (is.null(z)) x_names else covariate_names(z, "z")
   covariates <- unique(c(x_names, z_names))
+  rows <- typical_rows(n)
   column <- function(j) {
     name <- covariates[j]
-    if (name %in% x_names) x[, match(name, x_names)] else z[, match(name, z_names)]
+    from <- if (name %in% x_names) list(x, match(name, x_names)) else list(z, match(name, z_names))
+    if (is.null(rows)) from[[1L]][, from[[2L]]] else from[[1L]][rows, from[[2L]]]
   }
+  ranges <- rbind(summarise_columns(x), if (!is.null(z)) summarise_columns(z))
+  ranges <- ranges[match(covariates, c(x_names, if (!is.null(z)) z_names)), c("least", "largest"), drop = FALSE]
   response <- read_response(y, n, response_words(y_name), likelihood)
   list(
     y = response$y,
@@ -68,7 +73,7 @@ data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_na
     offset = optional_row_values(offset, n, "`offset`"),
     names = list(y = y_name, x = x_names, z = z_names, shared = is.null(z)),
     typical = typical_row(covariates, column),
-    range = covariate_range(covariates, column),
+    range = structure(t(ranges), dimnames = list(c("min", "max"), covariates)),
     row_names = rownames(x)
   )
 }

@@ -92,7 +92,9 @@ collinear_moments <- function(cross, least = 1e-12) {
   correlation <- cross / outer(size, size)
   kept <- integer()
   for (j in seq_along(size)) {
-    slope <- if (length(kept)) qr.coef(qr(correlation[kept, kept, drop = FALSE]), correlation[kept, j])
+    # The columns kept are independent, if only just: no further tolerance.
+    slope <- if (length(kept)) qr.coef(qr(correlation[kept, kept, drop = FALSE], tol = 1e-15), correlation[kept, j])
+    slope[is.na(slope)] <- 0
     if (1 - sum(slope * correlation[kept, j]) < least) {
       return(list(column = j, of = kept[abs(slope) > 1e-6]))
     }
@@ -135,7 +137,8 @@ sample_data <- function(handle, data, pick) {
 estimate_sample <- function(handle, data, settings, size) {
   used <- data$seen$sums[["used"]]
   whole <- used <= size
-  part <- sample_data(handle, data, if (whole) NULL else sort(sample.int(used, size)))
+  all <- sum(handle$counts["rows", ]) <= size
+  part <- sample_data(handle, data, if (!whole) sort(sample.int(used, size)) else if (!all) seq_len(used))
   if (!whole) part$scales <- all_scales(data$seen)
   check_custom_expert(settings$expert, part$x)
   estimate_model(
@@ -231,6 +234,9 @@ sums_function <- function(handle, model, frame, settings, state, progress) {
     value <- tryCatch(fold_source(handle, "evaluate", args), cosmoe_error_interrupt = function(e) {
       state$interrupted <- TRUE
       NULL
+    }, error = function(e) {
+      if (!inherits(e, "cosmoe_error")) stop_source(paste("The source failed:", conditionMessage(e)))
+      stop(e)
     })
     if (is.null(value)) return(NULL)
     progress()
@@ -302,7 +308,8 @@ finish_source <- function(handle, data, settings, frame, estimate) {
     outside = found$plain[["outside"]] / counts[["rows"]], sure = found$plain[["sure"]] / counts[["rows"]],
     frame = frame, sums = found$sums,
     sample = c(picked[c("x", "z")], list(
-      w = if (!is.null(picked$w)) picked$w / frame$w_scale, each = counts[["rows"]] / nrow(picked$x)
+      w = if (!is.null(picked$w)) picked$w / frame$w_scale,
+      offset = if (!is.null(picked$offset)) picked$offset / frame$y_scale, trials = picked$trials, each = counts[["rows"]] / nrow(picked$x)
     ))
   )
   data

@@ -449,31 +449,22 @@ mixture_of <- function(data, likelihood, phi, k) {
 
 # Fitted values, mean gate weights, what each expert does to the fit (the mean square of p_k (h_k - f), relative to the
 # variance of the fitted values), and how much pairs of experts differ where both have weight (a k x k matrix of
-# mean squares, relative to the variance of the fitted values), in blocks of rows: n x k matrices are never whole.
+# mean squares, relative to the variance of the fitted values).
 # With a `mixture` (see mixture_of()) all this for mean responses, relative to the variance of the response; and the
 # entropy of the responsibilities.
-sweep_rows <- function(model, rows, par, w, threads, mixture = NULL, block = 50000L) {
-  n <- nrow(rows$x)
-  own <- c(mixture$rows, list(w = w))
-  parts <- lapply(seq.int(1L, n, by = block), function(first) {
-    if (n <= block) return(sweep_block(model, rows, par, threads, mixture, own))
-    use <- first:min(n, first + block - 1L)
-    part <- rows
-    part$x <- rows$x[use, , drop = FALSE]
-    if (!is.null(rows$z)) part$z <- rows$z[use, , drop = FALSE]
-    sweep_block(model, part, par, threads, mixture, lapply(own, function(v) v[use]))
-  })
-  f <- if (length(parts) == 1L) parts[[1L]]$f else unlist(lapply(parts, function(part) part$f))
-  sums <- Reduce(function(a, b) Map(`+`, a, b), lapply(parts, function(part) part[names(part) != "f"]))
-  total <- if (is.null(w)) n else sum(w)
-  spread <- sum((if (is.null(w)) 1 else w) * (f - mean(f))^2) / total
+sweep_rows <- function(model, rows, par, w, threads, mixture = NULL) {
+  # Beside the data there should be room for the fitted values alone.
+  if (nrow(rows$x) > 1e6) gc()
+  sums <- sweep_block(model, rows, par, threads, mixture, c(mixture$rows, list(w = w)))
+  f <- sums$f
+  total <- if (is.null(w)) length(f) else sum(w)
+  spread <- if (is.null(w)) summarise_columns(f)[[1L, "spread"]]^2 else sum(w * (f - mean(f))^2) / total
   c(list(f = f), sweep_outcome(sums, total, spread, mixture))
 }
 
-# Fitted values and sums of one block; `own` has its response, weights, offset and trials.
+# Fitted values and sums; `own` has the rows' response, weights, offset and trials.
 sweep_block <- function(model, rows, par, threads, mixture, own) {
-  now <- core_call(core_predict(model, rows, par, threads))
-  core_call(core_outcome(now$gate, now$expert, own, mixture$family, as.double(mixture$phi)))
+  core_call(core_outcome(model, rows, par, own, mixture$family, as.double(mixture$phi), threads))
 }
 
 # From the sums over all rows, of total weight `total`, with fitted values of variance `spread`.

@@ -6,9 +6,11 @@ new_cosine_moe <- function(call, data, settings, estimate) {
   if (is.null(data$source)) {
     fitted <- as.double(estimate$fitted)
     if (is.null(likelihood) && !is.null(data$offset)) fitted <- fitted + data$offset
+    # What the search has left would stand beside the data and the two vectors that the object keeps.
+    if (length(fitted) > 1e6) gc()
     residuals <- data$y - fitted
-    names(fitted) <- names(residuals) <- data$row_names
-    sse <- sum(if (is.null(data$w)) residuals^2 else data$w * residuals^2)
+    if (!is.null(data$row_names)) names(fitted) <- names(residuals) <- data$row_names
+    sse <- if (is.null(data$w)) drop(crossprod(residuals)) else sum(data$w * residuals^2)
     nobs <- if (is.null(data$w)) length(data$y) else sum(data$w > 0)
   } else {
     # No rows: see R/fit-source.R.

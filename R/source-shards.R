@@ -33,14 +33,16 @@ fold_source <- function(handle, task, args = list()) {
 }
 
 check_counts_again <- function(before, now) {
-  differ <- which(colSums(before != now) > 0L)
+  counted <- c("read", "rows", "used")
+  differ <- which(colSums(before[counted, , drop = FALSE] != now[counted, , drop = FALSE]) > 0L)
   if (!length(differ)) return(invisible())
   at <- differ[1L]
   where <- if (ncol(now) > 1L) sprintf(" of shard %d", at) else ""
-  row <- if (before["read", at] != now["read", at]) "read" else "rows"
+  row <- counted[before[counted, at] != now[counted, at]][1L]
+  what <- c(read = "", rows = " for the fit", used = " of positive weight")[[row]]
   stop_source(sprintf(
     "The source gave %.0f rows%s at first, but %.0f%s in a later reading: each must give the same rows",
-    before[row, at], if (row == "rows") " for the fit" else "", now[row, at], where
+    before[row, at], what, now[row, at], where
   ))
 }
 

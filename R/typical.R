@@ -18,6 +18,9 @@ typical_value <- function(v) {
   values[which.max(tabulate(match(v, values), length(values)))]
 }
 
+# Typical values are those of a million rows evenly spread where there are more; NULL for all.
+typical_rows <- function(n, most = 1e6) if (n > most) as.integer(seq(1, n, length.out = most))
+
 # quantile(v, 0.5, na.rm = TRUE, type = 1), without its overhead.
 lower_median <- function(v) {
   if (anyNA(v)) v <- v[!is.na(v)]

@@ -70,17 +70,19 @@ BEGIN_RCPP
 END_RCPP
 }
 // core_outcome
-Rcpp::List core_outcome(const Rcpp::NumericMatrix& gate, const Rcpp::NumericMatrix& expert, const Rcpp::List& rows, const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi);
-RcppExport SEXP _cosmoe_core_outcome(SEXP gateSEXP, SEXP expertSEXP, SEXP rowsSEXP, SEXP familySEXP, SEXP phiSEXP) {
+Rcpp::List core_outcome(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, const Rcpp::List& own, const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi, int threads);
+RcppExport SEXP _cosmoe_core_outcome(SEXP modelSEXP, SEXP rowsSEXP, SEXP parSEXP, SEXP ownSEXP, SEXP familySEXP, SEXP phiSEXP, SEXP threadsSEXP) {
 BEGIN_RCPP
     Rcpp::RObject rcpp_result_gen;
     Rcpp::RNGScope rcpp_rngScope_gen;
-    Rcpp::traits::input_parameter< const Rcpp::NumericMatrix& >::type gate(gateSEXP);
-    Rcpp::traits::input_parameter< const Rcpp::NumericMatrix& >::type expert(expertSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type model(modelSEXP);
     Rcpp::traits::input_parameter< const Rcpp::List& >::type rows(rowsSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type par(parSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::List& >::type own(ownSEXP);
     Rcpp::traits::input_parameter< const Rcpp::Nullable<Rcpp::List>& >::type family(familySEXP);
     Rcpp::traits::input_parameter< const arma::vec& >::type phi(phiSEXP);
-    rcpp_result_gen = Rcpp::wrap(core_outcome(gate, expert, rows, family, phi));
+    Rcpp::traits::input_parameter< int >::type threads(threadsSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_outcome(model, rows, par, own, family, phi, threads));
     return rcpp_result_gen;
 END_RCPP
 }
@@ -95,6 +97,18 @@ BEGIN_RCPP
     Rcpp::traits::input_parameter< const Rcpp::List& >::type par(parSEXP);
     Rcpp::traits::input_parameter< int >::type threads(threadsSEXP);
     rcpp_result_gen = Rcpp::wrap(core_jacobian(model, rows, par, threads));
+    return rcpp_result_gen;
+END_RCPP
+}
+// core_summarise_columns
+Rcpp::NumericMatrix core_summarise_columns(const Rcpp::NumericVector& x, const Rcpp::Nullable<Rcpp::NumericVector>& w);
+RcppExport SEXP _cosmoe_core_summarise_columns(SEXP xSEXP, SEXP wSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::NumericVector& >::type x(xSEXP);
+    Rcpp::traits::input_parameter< const Rcpp::Nullable<Rcpp::NumericVector>& >::type w(wSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_summarise_columns(x, w));
     return rcpp_result_gen;
 END_RCPP
 }
@@ -248,8 +262,9 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_fit_sums", (DL_FUNC) &_cosmoe_core_fit_sums, 5},
     {"_cosmoe_core_objective", (DL_FUNC) &_cosmoe_core_objective, 5},
     {"_cosmoe_core_predict", (DL_FUNC) &_cosmoe_core_predict, 4},
-    {"_cosmoe_core_outcome", (DL_FUNC) &_cosmoe_core_outcome, 5},
+    {"_cosmoe_core_outcome", (DL_FUNC) &_cosmoe_core_outcome, 7},
     {"_cosmoe_core_jacobian", (DL_FUNC) &_cosmoe_core_jacobian, 4},
+    {"_cosmoe_core_summarise_columns", (DL_FUNC) &_cosmoe_core_summarise_columns, 2},
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},

@@ -1,4 +1,5 @@
 #include "bind_convert.h"
+#include "regression/columns.h"
 #include "regression/em.h"
 #include "regression/outcome.h"
 
@@ -185,26 +186,37 @@ Rcpp::List core_predict(const Rcpp::List& model, const Rcpp::List& rows, const R
                               Rcpp::Named("logit") = logit);
 }
 
-// `rows`: y, w, offset and trials, each of which may be NULL; `family` NULL for least squares.
+// What a solution does with the rows: fitted values, and sums over rows (see Outcome), in blocks, so that no n x k matrix
+// is there. `own` has response, weights, offset and trials of the rows, which the prediction does not need.
 // [[Rcpp::export]]
-Rcpp::List core_outcome(const Rcpp::NumericMatrix& gate, const Rcpp::NumericMatrix& expert, const Rcpp::List& rows,
-                        const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi) {
+Rcpp::List core_outcome(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, const Rcpp::List& own,
+                        const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi, int threads) {
+    constexpr std::size_t most = 16384;
+    const cosmoe::Rows data = bind::as_rows(rows);
+    const cosmoe::Model built(bind::as_model(model), data.dx, data.dz);
+    const cosmoe::Hooks hooks = bind::interrupt_hooks();
+    const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks);
+    const arma::vec theta = cosmoe::pack(built.layout, bind::as_parameters(par));
     const auto column = [&](const char* name) -> const double* {
-        const SEXP value = rows.containsElementNamed(name) ? static_cast<SEXP>(rows[name]) : R_NilValue;
+        const SEXP value = own.containsElementNamed(name) ? static_cast<SEXP>(own[name]) : R_NilValue;
         return Rf_isNull(value) ? nullptr : REAL(value);
     };
-    const cosmoe::OutcomeRows data{static_cast<std::size_t>(gate.nrow()),
-                                   static_cast<std::size_t>(gate.ncol()),
-                                   gate.begin(),
-                                   expert.begin(),
-                                   column("y"),
-                                   column("w"),
-                                   column("offset"),
-                                   column("trials")};
+    const double *y = column("y"), *w = column("w"), *offset = column("offset"), *trials = column("trials");
     const auto known =
         family.isNull() ? nullptr : cosmoe::make_family(bind::as_family(static_cast<Rcpp::List>(family.get())));
-    Rcpp::NumericVector f(gate.nrow());
-    const cosmoe::Outcome out = cosmoe::summarise(data, known.get(), phi, f.begin());
+    const std::size_t k = built.layout.k();
+    std::vector<double> gate(std::min(most, data.n) * k), expert(gate.size());
+    Rcpp::NumericVector f(static_cast<R_xlen_t>(data.n));
+    cosmoe::Outcome out(k);
+    for (std::size_t first = 0; first < data.n; first += most) {
+        const std::size_t count = std::min(most, data.n - first);
+        cosmoe::Prediction at;
+        at.gate = gate.data(), at.expert = expert.data();
+        pass.predict(theta, at, first, count);
+        const auto from = [&](const double* values) { return values ? values + first : nullptr; };
+        out.add(cosmoe::summarise({count, k, gate.data(), expert.data(), from(y), from(w), from(offset), from(trials)},
+                                  known.get(), phi, f.begin() + first));
+    }
     return Rcpp::List::create(
         Rcpp::Named("f") = f, Rcpp::Named("gate") = Rcpp::NumericVector(out.gate.begin(), out.gate.end()),
         Rcpp::Named("influence") = Rcpp::NumericVector(out.influence.begin(), out.influence.end()),
@@ -221,5 +233,22 @@ Rcpp::NumericMatrix core_jacobian(const Rcpp::List& model, const Rcpp::List& row
     const CriterionOf criterion(model);
     const cosmoe::Pass pass(built, data, static_cast<std::size_t>(threads), hooks, criterion.get());
     pass.jacobian(cosmoe::pack(built.layout, bind::as_parameters(par)), out.begin());
+    return out;
+}
+
+// A row for each column of a matrix (or for a vector): center, spread, least, largest, and the rows of these.
+// [[Rcpp::export]]
+Rcpp::NumericMatrix core_summarise_columns(const Rcpp::NumericVector& x, const Rcpp::Nullable<Rcpp::NumericVector>& w) {
+    const R_xlen_t columns = x.hasAttribute("dim") ? Rcpp::IntegerVector(x.attr("dim"))[1] : 1;
+    const std::size_t n = columns > 0 ? static_cast<std::size_t>(x.size() / columns) : 0;
+    const Rcpp::NumericVector weights = w.isNull() ? Rcpp::NumericVector() : Rcpp::NumericVector(w.get());
+    Rcpp::NumericMatrix out(static_cast<int>(columns), 6);
+    if (n == 0) std::fill(out.begin(), out.end(), NA_REAL);
+    for (R_xlen_t j = 0; n > 0 && j < columns; ++j) {
+        const cosmoe::ColumnSummary c = cosmoe::summarise_column(x.begin() + static_cast<std::size_t>(j) * n,
+                                                                 w.isNull() ? nullptr : weights.begin(), n);
+        const double values[] = {c.center, c.spread, c.least, c.largest, c.least_row + 1.0, c.largest_row + 1.0};
+        for (int i = 0; i < 6; ++i) out(static_cast<int>(j), i) = values[i];
+    }
     return out;
 }

@@ -50,7 +50,7 @@ void multiply_negative(const double* share, const double* a, std::size_t n, doub
 void covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out);
 void subtract_covariance(const double* w, const double* p, const double* q, double same, std::size_t n, double* out);
 
-// out = sum over the k columns of p h, where p is positive: what has no weight may overflow.
+// out = sum over the k columns of p h, where p is not 0: what has no weight may overflow.
 void mix(const double* p, std::size_t ldp, const double* h, std::size_t ldh, std::size_t k, std::size_t n, double* out);
 
 bool all_positive(const double* p, std::size_t n);  // n > 0

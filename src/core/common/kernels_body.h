@@ -88,14 +88,15 @@ void outer_product(const double* a, std::size_t lda, std::size_t na, const doubl
 // Sums over the lanes of as many vectors as there are lanes, in one vector. Each step adds two halves of the lanes of two
 // vectors into one.
 static inline Vec lane_sums(const Vec* v) {
-    typedef long long Mask __attribute__((vector_size(8 * COSMOE_LANES)));
 #if COSMOE_LANES == 2
-    return __builtin_shuffle(v[0], v[1], Mask{0, 2}) + __builtin_shuffle(v[0], v[1], Mask{1, 3});
-#elif COSMOE_LANES == 4
+    // The only one that compilers without GCC's shuffles see.
+    return Vec{v[0][0], v[1][0]} + Vec{v[0][1], v[1][1]};
+#else
+    typedef long long Mask __attribute__((vector_size(8 * COSMOE_LANES)));
+#if COSMOE_LANES == 4
     const Mask even = {0, 4, 2, 6}, odd = {1, 5, 3, 7}, low = {0, 1, 4, 5}, high = {2, 3, 6, 7};
     const Vec a = __builtin_shuffle(v[0], v[1], even) + __builtin_shuffle(v[0], v[1], odd);
     const Vec b = __builtin_shuffle(v[2], v[3], even) + __builtin_shuffle(v[2], v[3], odd);
-    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
 #else
     const Mask even = {0, 8, 2, 10, 4, 12, 6, 14}, odd = {1, 9, 3, 11, 5, 13, 7, 15};
     const Mask first = {0, 1, 8, 9, 4, 5, 12, 13}, second = {2, 3, 10, 11, 6, 7, 14, 15};
@@ -105,6 +106,7 @@ static inline Vec lane_sums(const Vec* v) {
         two[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], even) + __builtin_shuffle(v[2 * i], v[2 * i + 1], odd);
     const Vec a = __builtin_shuffle(two[0], two[1], first) + __builtin_shuffle(two[0], two[1], second);
     const Vec b = __builtin_shuffle(two[2], two[3], first) + __builtin_shuffle(two[2], two[3], second);
+#endif
     return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
 #endif
 }
@@ -263,7 +265,7 @@ void mix(const double* p, std::size_t ldp, const double* h, std::size_t ldh, std
         Vec sum = {};
         for (std::size_t c = 0; c < k; ++c) {
             const Vec weight = load(p + c * ldp + r);
-            sum += where_positive(weight, weight * load(h + c * ldh + r));
+            sum += weight == 0.0 ? Vec{} : weight * load(h + c * ldh + r);
         }
         store(out + r, sum);
     }

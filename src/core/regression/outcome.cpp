@@ -87,7 +87,7 @@ Outcome summarise(const OutcomeRows& rows, const Family* family, const arma::vec
         for (std::size_t i = 0; i < count; ++i) {
             double value = 0;
             for (std::size_t m = 0; m < k; ++m)
-                if (gate(m, i) > 0) value += gate(m, i) * v.mean.col(m)[i];
+                if (gate(m, i) != 0) value += gate(m, i) * v.mean.col(m)[i];
             f[first + i] = value;
             const double w = v.w.col(0)[i];
             if (!(w > 0)) continue;

@@ -22,6 +22,11 @@ struct Outcome {
           influence(k, arma::fill::zeros),
           both(k, k, arma::fill::zeros),
           difference(k, k, arma::fill::zeros) {}
+    void add(const Outcome& other) {
+        gate += other.gate, influence += other.influence;
+        both += other.both, difference += other.difference;
+        entropy += other.entropy;
+    }
     arma::vec gate, influence;
     arma::mat both, difference;
     double entropy = 0;

@@ -78,7 +78,7 @@ struct Pass::Sums {
     }
 };
 
-// Sums of chunks that are done before their turn wait; there are about as many as threads, not as many as chunks.
+// Sums of chunks that are done before their turn wait: mostly no more than there are threads.
 struct Pass::Total {
     explicit Total(const Sums& zero) : sums(zero) {}
 
@@ -156,11 +156,13 @@ std::shared_ptr<Block> Pass::lend_block() const {
         const std::lock_guard<std::mutex> lock(guard_);
         spare_.emplace_back(block);
     };
-    const std::lock_guard<std::mutex> lock(guard_);
-    if (!spare_.empty()) {
-        std::unique_ptr<Block> block = std::move(spare_.back());
-        spare_.pop_back();
-        return {block.release(), give_back};
+    {
+        const std::lock_guard<std::mutex> lock(guard_);
+        if (!spare_.empty()) {
+            std::unique_ptr<Block> block = std::move(spare_.back());
+            spare_.pop_back();
+            return {block.release(), give_back};
+        }
     }
     std::size_t most_rows = 1;
     for (const PairGroup& group : groups_) most_rows = std::max(most_rows, group.height(Order::hessian));
@@ -341,15 +343,19 @@ arma::mat Pass::unpack(const Sums& sums, Order order, bool exact) const {
 }
 
 Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const {
-    // Sorted rows are best in few chunks: each has every set of experts once.
-    const std::size_t sets = few_ ? number_of_sets(model_.layout.k(), few_model_->layout.k(), count) : 0;
-    const std::size_t parts =
-        few_ ? std::max<std::size_t>(1, std::min(chunks(count), count / (16 * std::max<std::size_t>(1, sets))))
-             : chunks(count);
+    // Sorted rows are best in few chunks, since each has every set of experts once; but threads need some.
+    std::size_t parts = chunks(count);
+    bool sort = false;
+    if (few_ && theta.is_finite()) {
+        const std::size_t sets = number_of_sets(model_.layout.k(), few_model_->layout.k(), count);
+        const std::size_t few =
+            std::max(std::min<std::size_t>(parts, 8), count / (16 * std::max<std::size_t>(1, sets)));
+        sort = worth_sorting(std::min(count, chunk_size(count, std::min(parts, few))));
+        if (sort) parts = std::min(parts, few);
+    }
     const std::size_t size = chunk_size(count, parts);
     const Sums zero(order == Order::value ? 0 : widest() * model_.layout.predictors().size(),
                     start_of_group(groups_.size(), order));
-    const bool sort = worth_sorting(size) && theta.is_finite();
     Total total(zero);
     struct Scratch {
         std::shared_ptr<Block> block;
@@ -362,7 +368,7 @@ Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t
         },
         [&](std::size_t c, Scratch& scratch, const auto& go_on) {
             const std::size_t from = std::min(count, c * size), to = std::min(count, from + size);
-            if (sort) add_sorted(from, to, index, theta, order, *scratch.block, scratch.sums);
+            if (sort) add_sorted(from, to, index, theta, order, go_on, *scratch.block, scratch.sums);
             else
                 for_each_block(from, to, [&](std::size_t first, std::size_t rows) {
                     if (go_on()) add_block(first, rows, index, theta, order, *scratch.block, scratch.sums);
@@ -408,13 +414,15 @@ void Pass::route(std::size_t first, std::size_t count, const std::size_t* index,
     }
 }
 
+template <class GoOn>
 void Pass::add_sorted(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta,
-                      Order order, Block& block, Sums& sums) const {
+                      Order order, const GoOn& go_on, Block& block, Sums& sums) const {
     const Layout &all = model_.layout, &layout = few_model_->layout;
     std::vector<std::pair<std::uint64_t, std::size_t>> rows;
     rows.reserve(last - first);
-    for_each_block(first, last,
-                   [&](std::size_t from, std::size_t count) { route(from, count, index, theta, block, rows); });
+    for_each_block(first, last, [&](std::size_t from, std::size_t count) {
+        if (go_on()) route(from, count, index, theta, block, rows);
+    });
     std::sort(rows.begin(), rows.end());
     std::vector<std::size_t> numbers(rows.size());
     for (std::size_t i = 0; i < rows.size(); ++i) numbers[i] = rows[i].second;
@@ -438,6 +446,7 @@ void Pass::add_sorted(std::size_t first, std::size_t last, const std::size_t* in
         }
         few.clear();
         for_each_block(from, to, [&](std::size_t start, std::size_t count) {
+            if (!go_on()) return;
             few_->add_block(start, count, numbers.data(), few_theta, order, *few_block, few);
         });
         add_few(experts, few, order, sums);
@@ -490,12 +499,12 @@ arma::vec Pass::unpack_gradient(const double* sums) const {
     return gradient;
 }
 
-void Pass::predict(const arma::vec& theta, const Prediction& out) const {
-    const std::size_t k = model_.layout.k(), n = rows_.n;
-    for_each_chunk(n, [&](std::size_t first, std::size_t count, Block& block) {
-        forward(first, count, nullptr, theta, 0, block);
-        const auto copy = [&](const Buffer& from, std::size_t columns, double* to) {
-            for (std::size_t m = 0; to && m < columns; ++m) std::copy_n(from.col(m), count, to + m * n + first);
+void Pass::predict(const arma::vec& theta, const Prediction& out, std::size_t first, std::size_t count) const {
+    const std::size_t k = model_.layout.k();
+    for_each_chunk(count, [&](std::size_t from, std::size_t rows, Block& block) {
+        forward(first + from, rows, nullptr, theta, 0, block);
+        const auto copy = [&](const Buffer& values, std::size_t columns, double* to) {
+            for (std::size_t m = 0; to && m < columns; ++m) std::copy_n(values.col(m), rows, to + m * count + from);
         };
         copy(block.f, 1, out.f);
         copy(block.p, k, out.gate);

@@ -1,5 +1,5 @@
 // One pass over the data: f and its derivatives for a block of rows at a time, summed into objective, gradient,
-// Gauss-Newton matrix and exact Hessian. Rows are cut into chunks by their number alone and chunk sums are added in
+// Gauss-Newton matrix and exact Hessian. Rows are cut into chunks by model and number alone and chunk sums are added in
 // order, so results do not depend on the number of threads.
 #pragma once
 
@@ -57,7 +57,9 @@ class Pass {
     Evaluation evaluate(const arma::vec& theta, Order order) const { return evaluate(theta, order, nullptr, rows_.n); }
     Evaluation evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const;
 
-    void predict(const arma::vec& theta, const Prediction& out) const;
+    void predict(const arma::vec& theta, const Prediction& out) const { predict(theta, out, 0, rows_.n); }
+    // Of rows first, ..., first + count - 1 alone.
+    void predict(const arma::vec& theta, const Prediction& out, std::size_t first, std::size_t count) const;
 
     // The rows' derivatives in theta, df/dtheta for least squares, minus the scores for a likelihood: added to n x
     // parameters numbers, column major.
@@ -80,8 +82,9 @@ class Pass {
 
     // Rows with a sparse gate: those that are sent to the same experts are a dense model of these experts alone.
     bool worth_sorting(std::size_t rows) const;
+    template <class GoOn>
     void add_sorted(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta, Order order,
-                    Block& block, Sums& sums) const;
+                    const GoOn& go_on, Block& block, Sums& sums) const;
     void route(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Block& block,
                std::vector<std::pair<std::uint64_t, std::size_t>>& rows) const;
     void add_few(const std::vector<std::size_t>& experts, const Sums& few, Order order, Sums& sums) const;

@@ -30,10 +30,11 @@ double safe_norm(const Buffer& z, std::size_t d, std::size_t row) {
 // zeta = factor * z; the factor of each row from its norm.
 void scale_features(const Router& router, std::size_t d, std::size_t count, std::size_t padded, const Buffer& z,
                     Buffer& zeta) {
-    double* factor = zeta.col(d);  // the column of ones, filled later
-    const bool plain = kernel::inverse_norms(z.col(0), z.rows(), d, padded, router.feature_offset(), factor);
-    // Squares that over- or underflow, and zeros (padding among them).
-    for (std::size_t i = 0; !plain && i < count; ++i) factor[i] = router.feature_factor(safe_norm(z, d, i));
+    double* factor = zeta.col(d);                                     // the column of ones, filled later
+    const std::size_t whole = count / lane_multiple * lane_multiple;  // what is left, and padding, row by row
+    const bool plain = kernel::inverse_norms(z.col(0), z.rows(), d, whole, router.feature_offset(), factor);
+    // Squares that over- or underflow, and zeros.
+    for (std::size_t i = plain ? whole : 0; i < count; ++i) factor[i] = router.feature_factor(safe_norm(z, d, i));
     std::fill(factor + count, factor + padded, 0.0);
     for (std::size_t j = 0; j < d; ++j) kernel::multiply(z.col(j), factor, padded, zeta.col(j));
 }

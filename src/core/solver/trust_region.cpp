@@ -27,11 +27,17 @@ constexpr double precise = 1e-9;
 // converged run from within a thousandth of a standard error of the solution to within its square. Whether it was
 // taken: a step that promises less than rounding must not depend on it.
 bool take_last(Objective& objective, const arma::vec& trial, double rounding, Evaluation& here, SolverResult& out) {
-    Evaluation there = objective.evaluate(trial, Order::hessian);
-    if (!(there.value <= out.value + rounding)) return false;
+    Evaluation there;
+    try {
+        there = objective.evaluate(trial, Order::hessian);
+    } catch (const Interrupted&) {
+        return false;  // the run has converged before
+    }
+    ++out.passes;
+    if (!(there.value <= out.value + rounding) || !there.normal.is_finite() || !there.hessian.is_finite()) return false;
     out.theta = trial;
     out.value = there.value;
-    out.trace.back() = std::min(out.trace.back(), there.value);
+    out.trace.push_back(std::min(out.trace.back(), there.value));
     here = std::move(there);
     return true;
 }
@@ -100,6 +106,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 if (!patient && here.hessian.is_empty() && out.passes < settings.max_passes) {
                     here = evaluate(out.theta, true);
                     out.trace.push_back(out.value);
+                    if (!finite(here)) return finish(Status::stalled, "the exact Hessian is not finite");
                     exact = true;
                     break;
                 }
