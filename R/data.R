@@ -21,7 +21,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
   x <- design_matrix(expert, frame, contrasts)
   z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
   raw <- raw_frame(formula, data, call, env, full, frame)
-  rows <- typical_rows(nrow(raw))
+  rows <- typical_rows(nrow(frame))
   response <- read_response(frame[[1L]], nrow(frame), response_words(names(frame)[1L]), likelihood)
   list(
     y = response$y,
@@ -32,7 +32,10 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
     w = optional_row_values(stats::model.weights(frame), nrow(frame), "`weights`"),
     offset = optional_row_values(stats::model.offset(frame), nrow(frame), "`offset`"),
     names = list(y = names(frame)[1L], x = x$names, z = z$names, shared = shared),
-    typical = typical_row(names(raw), function(j) if (is.null(rows)) raw[[j]] else raw[rows, j]),
+    typical = typical_row(names(raw), function(j) {
+      v <- raw[[j]]
+      if (is.null(rows)) v else if (is.matrix(v)) v[rows, , drop = FALSE] else v[rows]
+    }),
     range = covariate_range(names(raw), function(j) raw[[j]]),
     formula = formula,
     terms = list(full = full, expert = expert, gate = gate),

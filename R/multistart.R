@@ -196,14 +196,19 @@ core_size <- function(model, rows) {
   model$k * (d_gate + 1L + expert_n_par(model$expert, ncol(rows$x))) + phi
 }
 
-# The search over at most `most` rows, enough for the parameters, or the same search.
+# The search over at most `most` rows, enough for the parameters, or over more where columns need them, or the same
+# search.
 thinned_search <- function(search, most = max(2000L, 40L * core_size(search$model, search$rows))) {
   rows <- search$rows
   counts <- if (is.null(rows$w)) nrow(rows$x) else which(rows$w > 0)
   n <- if (is.null(rows$w)) counts else length(counts)
-  if (n <= 2L * most) return(search)
-  use <- sort(sample.int(n, most))
-  if (!is.null(rows$w)) use <- counts[use]
+  repeat {
+    if (n <= 2L * most) return(search)
+    use <- sort(sample.int(n, most))
+    if (!is.null(rows$w)) use <- counts[use]
+    if (represents(rows$x, use, rows$x_scale) && (is.null(rows$z) || represents(rows$z, use, rows$z_scale))) break
+    most <- 4L * most
+  }
   search$rows$x <- rows$x[use, , drop = FALSE]
   if (!is.null(rows$z)) search$rows$z <- rows$z[use, , drop = FALSE]
   columns <- intersect(c("y", "w", "offset", "trials"), names(rows))
@@ -211,6 +216,15 @@ thinned_search <- function(search, most = max(2000L, 40L * core_size(search$mode
   search$df_residual <- max(length(use) - search$df, 1)
   search$thinned <- TRUE
   search
+}
+
+# Whether every column varies among these rows as it does among all: a rare level would be without rows, and its
+# coefficients without a value. As in `approach()` of the core.
+represents <- function(x, use, scale) {
+  if (!ncol(x)) return(TRUE)
+  if (is.null(scale)) scale <- summarise_columns(x)[, "spread"]
+  ratio <- summarise_columns(x[use, , drop = FALSE])[, "spread"]^2 / scale^2
+  all(ratio > 0.5 & ratio < 2)
 }
 
 # Exchanges round the best solution, until two rounds in a row have not found a better one.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/errors.h"
+#include "regression/columns.h"
 #include "regression/model_objective.h"
 #include "solver/trust_region.h"
 
@@ -63,6 +64,18 @@ void take_part(const Rows& rows, const std::vector<std::size_t>& index, Part& pa
     part.rows.trials = gather(rows.trials, rows.n, 1, index, part.trials);
 }
 
+// Whether every column varies in the part as it does among all rows: what a rare level does cannot be seen in a part
+// without it, and its coefficients would have any value there.
+bool represents(const double* part, const double* all, std::size_t m, std::size_t n, std::size_t columns,
+                const arma::vec& scale) {
+    for (std::size_t j = 0; j < columns; ++j) {
+        const double spread = scale.is_empty() ? summarise_column(all + j * n, nullptr, n).spread : scale[j];
+        const double ratio = std::pow(summarise_column(part + j * m, nullptr, m).spread / spread, 2);
+        if (!(ratio > 0.5 && ratio < 2)) return false;
+    }
+    return true;
+}
+
 }  // namespace
 
 bool approach(const Model& model, const Family& family, const Rows& rows, std::size_t threads, const Hooks& hooks,
@@ -78,6 +91,9 @@ bool approach(const Model& model, const Family& family, const Rows& rows, std::s
     if (!std::isfinite(at.value)) return false;
     Part part;
     take_part(rows, spread_rows(counted, most), part);
+    if (!represents(part.rows.x, rows.x, most, rows.n, rows.dx, rows.x_scale) ||
+        !represents(part.rows.z, rows.z, most, rows.n, rows.dz, rows.z_scale))
+        return false;
 
     const LikelihoodCriterion criterion(family, Information::complete);
     const Pass pass(model, part.rows, threads, hooks, criterion);
