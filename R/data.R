@@ -11,7 +11,7 @@
 # evaluated.
 data_from_formula <- function(formula, data, call, env, contrasts = NULL, likelihood = NULL) {
   formula <- as_formula(formula)
-  data <- as_data(data)
+  data <- without_int64(as_data(data))
   frame <- training_frame(formula, data, call, env)
   check_contrasts(contrasts, frame)
   full <- attr(frame, "terms")
@@ -144,6 +144,14 @@ eval_frame <- function(formula, data, call, env, arguments, ...) {
   scope <- new.env(parent = env)
   scope$.cosmoe_data <- data
   eval(frame, scope)
+}
+
+# Columns of 64-bit integers as numbers: elsewhere they would be taken for the doubles with the same bits.
+without_int64 <- function(data) {
+  if (!is.data.frame(data)) return(data)
+  long <- vapply(data, inherits, NA, "integer64")
+  if (any(long)) data[long] <- lapply(data[long], as_double64)
+  data
 }
 
 # The terms of one part, with `.` expanded.

@@ -309,9 +309,12 @@ finish_source <- function(handle, data, settings, frame, estimate) {
     frame = frame, sums = found$sums,
     sample = c(picked[c("x", "z")], list(
       w = if (!is.null(picked$w)) picked$w / frame$w_scale,
-      offset = if (!is.null(picked$offset)) picked$offset / frame$y_scale, trials = picked$trials, each = counts[["rows"]] / nrow(picked$x)
+      offset = if (!is.null(picked$offset)) picked$offset / frame$y_scale, trials = picked$trials,
+      each = counts[["rows"]] / nrow(picked$x)
     ))
   )
+  # That the response has numbers of trials, of which none are kept.
+  if (!is.null(picked$trials)) data$trials <- numeric()
   data
 }
 

@@ -273,7 +273,9 @@ update.cosine_moe <- function(object, formula., ..., evaluate = TRUE) { # nolint
   if (any(!nzchar(names(changes))) || length(names(changes)) < length(changes)) {
     stop_input("...", I("without a name"), "named arguments of fit_cosine_moe()")
   }
-  for (name in names(changes)) call[[name]] <- changes[[name]]
+  given <- as.list(call)
+  given[names(changes)] <- as.list(changes) # NULL removes what may not be there
+  call <- as.call(given)
   if (check_flag(evaluate)) eval(call, parent.frame()) else call
 }
 

@@ -34,7 +34,7 @@ check_newdata_finite <- function(x, names) {
 # ---- formula ---------------------------------------------------------------------------------------------------------
 
 newdata_from_formula <- function(object, newdata, na.action) {
-  newdata <- as_newdata_frame(newdata, object$typical)
+  newdata <- without_int64(as_newdata_frame(newdata, object$typical))
   terms <- stats::delete.response(object$terms$full)
   frame <- newdata_frame(terms, newdata, na.action, object$typical)
   check_newdata_types(frame, attr(terms, "dataClasses"))

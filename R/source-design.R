@@ -125,7 +125,12 @@ check_rowwise <- function(design, chunk) {
     value <- function(rows) tryCatch(eval(expression, chunk[rows, , drop = FALSE], env), error = function(e) NULL)
     whole <- value(seq_len(n))
     few <- if (n > 2L) 1:2 else 1L
-    found <- vapply(list(seq.int(1L, n, by = 2L), few), function(some) depends_on_rows(whole, value(some), some, n), NA)
+    # Codes of levels show only among rows that lack the first ones.
+    words <- lapply(intersect(all.vars(expression), names(chunk)), function(name) chunk[[name]])
+    words <- lapply(Filter(function(v) is.character(v) || is.factor(v), words), as.character)
+    last <- lapply(Filter(function(v) !all(is.na(v)), words), function(v) which(v == max(v, na.rm = TRUE)))
+    tried <- c(list(seq.int(1L, n, by = 2L), few), Filter(function(some) length(some) < n, last))
+    found <- vapply(tried, function(some) depends_on_rows(whole, value(some), some, n), NA)
     if (!any(found)) return()
     stop_input("formula", I(sprintf("one with %s", deparse1(expression))), paste(
       "without terms whose value in a row depends on other rows, since these come in chunks (give knots, use raw",
@@ -222,7 +227,22 @@ eval_plain <- function(design, chunk, argument) {
   optional_row_values(value, nrow(chunk), paste0("`", argument, "`"))
 }
 
+# Numbers of rows, and values from outside the source, mean something else in every chunk.
+check_subset <- function(design, chunk) {
+  subset <- design$call$subset
+  if (is.null(subset)) return(invisible())
+  keep <- tryCatch(eval(subset, chunk, design$env), error = function(e) {
+    stop_data("`subset` cannot be evaluated: ", conditionMessage(e), ".")
+  })
+  if (is.logical(keep) && length(keep) == nrow(chunk)) return(invisible())
+  stop_input(
+    "subset", I(sprintf("`%s`", deparse1(subset))),
+    "a condition on the columns of the source, TRUE or FALSE for each row of a chunk"
+  )
+}
+
 framed_chunk <- function(design, chunk) {
+  check_subset(design, chunk)
   frame <- chunk_frame(design, chunk, c("subset", "weights", "na.action", "offset"))
   n <- nrow(frame)
   dropped <- length(attr(frame, "na.action"))

@@ -280,3 +280,74 @@ test_that("settings that need rows are refused", {
   expect_error(source_function(3), class = "cosmoe_error_input")
   expect_error(source_function(function(x) NULL), "`reset`", class = "cosmoe_error_input")
 })
+
+test_that("rows cannot be chosen by number, nor codes be those of a chunk", {
+  data <- kinds_data()
+  source <- source_shards(list(data[1:300, ], data[301:nrow(data), ]))
+  start <- kinds_fit(data)
+  fit <- function(...) fit_cosine_moe(y ~ x1 | x1, source, k = 1, ...)
+  keep <- rep(c(TRUE, FALSE), length.out = nrow(data))
+  expect_error(fit(subset = 1:100), class = "cosmoe_error_input")
+  expect_error(fit(subset = keep), class = "cosmoe_error_input")
+  expect_error(
+    fit_cosine_moe(y ~ as.integer(factor(word)) | x1, source, k = 1), "depends on other rows",
+    class = "cosmoe_error_input"
+  )
+})
+
+test_that("columns that are all but collinear are not taken for collinear", {
+  set.seed(1)
+  x <- stats::rnorm(400)
+  data <- data.frame(a = x, b = x + 1e-4 * stats::rnorm(400), c = stats::rnorm(400))
+  data$y <- data$a + data$c + stats::rnorm(400)
+  fit <- suppressWarnings(fit_cosine_moe(y ~ a + b + c, source_shards(split(data, rep(1:2, 200))), k = 1))
+  expect_equal(fit$sse, sum(stats::resid(stats::lm(y ~ a + b + c, data))^2), tolerance = 1e-8)
+})
+
+test_that("a streamed fit to numbers of successes knows that it needs the trials", {
+  set.seed(1)
+  n <- 600
+  data <- data.frame(x = stats::runif(n, -1, 1), m = 10)
+  data$s <- stats::rbinom(n, 10, stats::plogis(ifelse(stats::runif(n) < stats::plogis(5 * data$x), 2, -2) + data$x))
+  fit <- function(rows, ...) {
+    fit_cosine_moe(cbind(s, m - s) ~ x, rows,
+      method = "em", family = binomial, router = "linear", control = moe_control(n_starts = 3), ...
+    )
+  }
+  memory <- fit(data)
+  streamed <- fit(source_shards(list(data[1:300, ], data[301:600, ])), start = memory)
+  new <- data.frame(x = c(-0.5, 0.5))
+  y <- cbind(c(5, 5), c(5, 5))
+  quantiles <- function(fit) predict(fit, new, type = "quantile", y = y)
+  expect_equal(quantiles(streamed), quantiles(memory), tolerance = 1e-8)
+  expect_error(predict(streamed, new, type = "quantile"), class = "cosmoe_error")
+  expect_equal(vcov(streamed), vcov(memory), tolerance = 1e-6)
+  expect_false(anyNA(vcov(streamed)))
+})
+
+test_that("64-bit integers are numbers, also in memory and in new data", {
+  skip_if_not_installed("bit64")
+  data <- data.frame(x = seq(-1, 1, length.out = 200))
+  data$y <- data$x + sin(seq_len(200))
+  data$big <- bit64::as.integer64(round(1e6 * data$x + 1e9))
+  fit <- fit_cosine_moe(y ~ big, data, k = 1)
+  expect_equal(unname(fitted(fit)), unname(fitted(lm(y ~ x, data))), tolerance = 1e-6)
+  expect_equal(unname(predict(fit, data[1:3, ])), unname(fitted(fit)[1:3]))
+})
+
+test_that("a rare level is not left to a part of the rows", {
+  set.seed(1)
+  n <- 12000
+  data <- data.frame(x = stats::runif(n, -1, 1), rare = as.numeric(seq_len(n) %in% c(10, 5000, 9000)))
+  first <- stats::runif(n) < stats::plogis(6 * data$x)
+  data$y <- stats::rpois(n, exp(ifelse(first, 1 + data$x, -1 - data$x)))
+  start <- list(beta = rbind(c(-3, 3)), b = c(0, 0), experts = rbind(c(-0.5, 0.5), c(0, 0), c(0, 0)))
+  fit <- function(...) {
+    fit_cosine_moe(y ~ x + rare | x, data,
+      method = "em", family = poisson, router = "linear", start = start, control = moe_control(...)
+    )
+  }
+  hybrid <- fit()
+  expect_gt(as.numeric(logLik(hybrid)), as.numeric(logLik(fit(hybrid = FALSE, max_passes = 2000))) - 1e-3)
+  expect_lt(max(fitted(hybrid)), 100)
+})

@@ -1,5 +1,5 @@
-# The measurements behind the vignette "scaling": seconds of a pass against rows, covariates, experts and threads, and of
-# the same pass over shards on workers. A few minutes on an idle machine.
+# The measurements behind the vignette "scaling": seconds of a pass against rows, covariates, experts and threads, and
+# of the same pass over shards on workers. A few minutes on an idle machine.
 #   R_LIBS=.build/library Rscript vignettes/precompute/scaling.R [largest n, default 1e7]
 # The results go to inst/extdata/scaling.csv. From the root of the repository.
 
