@@ -124,7 +124,8 @@ feasible_experts <- function(eta, sample, model) {
 # `starts` are the fit's own with one expert less, split; a short search draws `count` more.
 contained_starts <- function(search, sample, starts, count) {
   model <- search$model
-  if (!is_likelihood(model) || model$k < 2L || search$control$optimizer == "sgd") return(list())
+  if (!is_likelihood(model) || search$control$optimizer == "sgd") return(list())
+  if (model$k < 2L) return(if (model$expert$name == "linear") list(constant_start(sample, model)) else list())
   find <- function(...) {
     if (isTRUE(search$state$interrupted)) return(list())
     if (is_scarce(search)) whole_search(search, ...) else short_search(search, sample, starts, count, ...)
@@ -223,4 +224,15 @@ contained_start <- function(runs, part, search, kind) {
     kind = kind, u = u, b = best$b, eta = best$eta, phi = rep_len(best$phi, model$dispersions),
     contained = if (!isTRUE(part$thinned) && !isTRUE(best$degenerate)) best$objective
   ))
+}
+
+# One expert without slopes: with links such as the square root the likelihood has maxima of its own where linear
+# predictors change their sign, and a line through linearised responses may begin there.
+constant_start <- function(sample, model) {
+  mean <- stats::weighted.mean(sample$response, sample$w)
+  at <- stats::make.link(model$family$link)$linkfun(mean) - mean(sample$offset)
+  eta <- matrix(c(rep(0, ncol(sample$x)), at))
+  share <- matrix(1, nrow(sample$x), 1L)
+  phi <- start_dispersions(start_means(eta, sample, model), share, sample, model)
+  c(list(kind = "constant"), random_gate(sample, model), list(eta = eta, phi = phi))
 }

@@ -255,3 +255,17 @@ test_that("experts do not coincide because another one runs off", {
     expect_equal(found$difference[i, j], mean((values[, i] - values[, j])^2) / mean((x - mean(x))^2))
   }
 })
+
+test_that("one expert with the square root link finds the maximum that glm() finds, for every seed", {
+  set.seed(1)
+  n <- 2000
+  data <- data.frame(x = stats::runif(n, -1, 1))
+  first <- stats::runif(n) < stats::plogis(6 * data$x)
+  data$y <- stats::rpois(n, exp(ifelse(first, 1 + data$x, -1 - data$x)))
+  expected <- as.numeric(logLik(stats::glm(y ~ x, stats::poisson("sqrt"), data)))
+  for (seed in 1:20) {
+    set.seed(seed)
+    fit <- fit_cosine_moe(y ~ x, data, k = 1, method = "em", family = stats::poisson("sqrt"))
+    expect_equal(as.numeric(logLik(fit)), expected, tolerance = 1e-8)
+  }
+})
