@@ -362,7 +362,7 @@ Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t
         Sums sums;
     };
     run_chunks(
-        chunks(count), threads_, hooks_,
+        parts, threads_, hooks_,
         [&] {
             return Scratch{lend_block(), zero};
         },
