@@ -34,29 +34,83 @@ arma::mat gauge_directions(const Layout& layout) {
 
 }  // namespace
 
+namespace {
+
+// exp(b_k) relative to their sum.
+arma::vec masses(const Layout& layout, const arma::vec& theta) {
+    arma::vec out(layout.k());
+    for (std::size_t m = 0; m < layout.k(); ++m) out[m] = theta[layout.bias(m)];
+    out = arma::exp(out - out.max());
+    return out / arma::accu(out);
+}
+
+arma::span gate_of(const Layout& layout, std::size_t m) {
+    return arma::span(layout.gate(m), layout.gate(m) + layout.dz() - 1);
+}
+
+arma::span expert_of(const Layout& layout, std::size_t m) {
+    return arma::span(layout.eta(m), layout.eta(m) + layout.q() - 1);
+}
+
+// eta / |eta|^2: what of a step changes eta's length, relative to it.
+arma::vec radial(const arma::vec& eta) {
+    const double square = arma::dot(eta, eta);
+    return square > 0 ? arma::vec(eta / square) : arma::vec(eta.n_elem, arma::fill::zeros);
+}
+
+}  // namespace
+
 arma::vec ModelObjective::move(const arma::vec& theta, const arma::vec& step) {
     const Layout& layout = model_.layout;
-    const std::size_t k = layout.k();
+    const arma::vec mass = masses(layout, theta);
     arma::vec out = theta + step;
-    double top = -std::numeric_limits<double>::infinity(), mass = 0, drift = 0;
-    for (std::size_t m = 0; m < k; ++m) top = std::max(top, theta[layout.bias(m)]);
-    for (std::size_t m = 0; m < k; ++m) {
-        const double own = std::exp(theta[layout.bias(m)] - top);
-        mass += own, drift += own * step[layout.bias(m)];
+    // What all atoms have in common is a gauge and keeps its straight line.
+    double drift = 0;
+    arma::vec shift(layout.dz(), arma::fill::zeros);
+    for (std::size_t m = 0; m < layout.k(); ++m) {
+        drift += mass[m] * step[layout.bias(m)];
+        if (layout.dz() > 0) shift += mass[m] * step(gate_of(layout, m));
     }
-    drift /= mass;  // of the log of all mass: a gauge
-    for (std::size_t m = 0; m < k; ++m) {
+    for (std::size_t m = 0; m < layout.k(); ++m) {
         const double growth = 1 + step[layout.bias(m)] - drift;
-        // Beyond halving or doubling the curve goes on as its tangent.
-        const double factor = std::min(2.0, std::max(0.5, growth));
-        out[layout.bias(m)] = theta[layout.bias(m)] + drift + std::log(factor) + (growth - factor) / factor;
-        const auto along = [&](std::size_t first, std::size_t count) {
-            for (std::size_t j = first; j < first + count; ++j) out[j] = theta[j] + step[j] / factor;
-        };
-        along(layout.gate(m), layout.dz());
-        along(layout.eta(m), layout.q());
+        // Beyond halving or doubling the curve goes on as its tangent, not for ever.
+        const double straight = std::min(2.0, std::max(0.5, growth));
+        const double gain = std::min(4.0, std::max(-4.0, std::log(straight) + (growth - straight) / straight));
+        out[layout.bias(m)] = theta[layout.bias(m)] + drift + gain;
+        // Where the mass is straight this is 1 / growth. In any case an expert that grew at first order as its mass
+        // shrank keeps their product.
+        const double stretch = std::abs(growth - 1) < 1e-8 ? 2 - growth : std::expm1(-gain) / (1 - growth);
+        const arma::span expert = expert_of(layout, m);
+        out(expert) = theta(expert) + stretch * step(expert);
+        if (layout.dz() == 0) continue;
+        const double length = 1 + stretch * arma::dot(radial(theta(expert)), step(expert));
+        const double weight = std::min(2.0, std::max(0.5, std::exp(gain) * length));
+        const arma::span gate = gate_of(layout, m);
+        out(gate) = theta(gate) + shift + (step(gate) - shift) / weight;
     }
     return centered(model_, out);
+}
+
+// With r_m the growth of a mass less 1 and l_m that of eta_m's length, both linear in the step, the second derivatives
+// of the curve are -r_m^2 in b_m, -2 r_m step in eta_m and -2 (r_m + l_m) step in u_m, less what all have in common.
+arma::mat ModelObjective::bend(const arma::vec& theta, const arma::vec& gradient) const {
+    const Layout& layout = model_.layout;
+    const arma::vec mass = masses(layout, theta);
+    arma::mat half(theta.n_elem, theta.n_elem, arma::fill::zeros);
+    for (std::size_t m = 0; m < layout.k(); ++m) {
+        const arma::span expert = expert_of(layout, m);
+        arma::vec own = -mass;  // of a step in all atoms, what is this one's
+        own[m] += 1;
+        arma::vec growth(theta.n_elem, arma::fill::zeros), along = growth;
+        for (std::size_t j = 0; j < layout.k(); ++j) growth[layout.bias(j)] = own[j];
+        arma::vec gate(theta.n_elem, arma::fill::zeros);
+        for (std::size_t j = 0; layout.dz() > 0 && j < layout.k(); ++j)
+            gate(gate_of(layout, j)) = own[j] * gradient(gate_of(layout, m));
+        along(expert) = gradient(expert);
+        half -= growth * (0.5 * gradient[layout.bias(m)] * growth + along + gate).t();
+        half.rows(expert) -= radial(theta(expert)) * gate.t();
+    }
+    return half + half.t();
 }
 
 Evaluator evaluator_of(const Pass& pass) {

@@ -22,8 +22,10 @@ class ModelObjective final : public Objective {
     // In over-specified models, and where an expert runs off with less and less weight, the objective sees little
     // more of the atoms exp(b_k) delta_omega_k, omega = (u, eta), than masses and first moments. Both bend along a
     // straight line in (b, omega); along this curve each atom's mass, relative to all, and its first moment are
-    // straight.
+    // straight. A gate's moment counts with the size of its expert: what an expert gains in length, its gate need not
+    // make up for.
     arma::vec move(const arma::vec& theta, const arma::vec& step) override;
+    arma::mat bend(const arma::vec& theta, const arma::vec& gradient) const override;
 
   private:
     const Model& model_;

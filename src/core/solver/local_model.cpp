@@ -1,6 +1,7 @@
 #include "solver/local_model.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "solver/geometry.h"
 
@@ -11,20 +12,27 @@ arma::vec common_in_blocks(arma::vec scale, const Constraints& constraints, doub
     return arma::clamp(scale, least * std::max(arma::max(scale), 1e-280), arma::datum::inf);
 }
 
-arma::vec natural_scale(const Evaluation& at, const Constraints& constraints) {
-    return common_in_blocks(arma::max(at.normal.diag(), arma::abs(at.hessian.diag())), constraints, 1e-20);
+arma::vec largest_curvature(const Evaluation& at) {
+    if (at.hessian.is_empty()) return at.normal.diag();
+    return arma::max(at.normal.diag(), arma::abs(at.hessian.diag()));
 }
 
-LocalModel::LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints)
+arma::vec natural_scale(const Evaluation& at, const Constraints& constraints) {
+    return common_in_blocks(largest_curvature(at), constraints, 1e-20);
+}
+
+LocalModel::LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints, arma::mat bend)
     : e_(e),
-      theta_(theta) {
+      theta_(theta),
+      bend_(std::move(bend)) {
     for (const BlockConstraint& c : constraints) (c.kind == ConstraintKind::sphere ? spheres_ : balls_).push_back(c);
     if (!flat()) basis_ = tangent_basis(theta, spheres_);
 }
 
 arma::mat LocalModel::hessian() const {
-    if (flat()) return e_.hessian;
     arma::mat h = e_.hessian;
+    if (!bend_.is_empty()) h += bend_;
+    if (flat()) return h;
     for (const BlockConstraint& c : spheres_) {
         const double lambda = multiplier(c, theta_, e_.gradient);
         for (arma::uword i = 0; i < c.length; ++i) h(c.first + i, c.first + i) += lambda;

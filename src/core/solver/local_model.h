@@ -9,16 +9,20 @@ namespace cosmoe {
 // below `least` times the largest.
 arma::vec common_in_blocks(arma::vec scale, const Constraints& constraints, double least);
 
-// Those at this point: the diagonal of the Gauss-Newton matrix or, where an expert has lost its weight and that
-// vanishes, of the exact one.
+// The diagonal of the Gauss-Newton matrix or, where it is there and larger, of the exact one: also where an expert has
+// lost its weight and the former vanishes.
+arma::vec largest_curvature(const Evaluation& at);
+
+// The scales that this gives.
 arma::vec natural_scale(const Evaluation& at, const Constraints& constraints);
 
 class LocalModel {
   public:
-    LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints);
+    // `bend`: what the objective's curves add to its Hessian (Objective::bend).
+    LocalModel(const Evaluation& e, const arma::vec& theta, const Constraints& constraints, arma::mat bend = {});
     arma::vec gradient() const { return reduce(e_.gradient); }
     arma::mat normal() const { return reduce(e_.normal); }
-    // Along a sphere the Hessian is that of F plus the sphere's multiplier on its block.
+    // Along the objective's curves; on a sphere with the sphere's multiplier on its block.
     arma::mat hessian() const;
     // Squared step scales, which are constant within every constrained block.
     arma::vec scale(const arma::vec& full) const;
@@ -33,7 +37,7 @@ class LocalModel {
     const Evaluation& e_;
     const arma::vec& theta_;
     Constraints spheres_, balls_;
-    arma::mat basis_;
+    arma::mat basis_, bend_;
 };
 
 }  // namespace cosmoe

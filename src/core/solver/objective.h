@@ -25,6 +25,10 @@ class Objective {
     // Where a step leads: theta + step, or a point that differs from it in second order where the objective knows a
     // curve along which it is closer to its quadratic model.
     virtual arma::vec move(const arma::vec& theta, const arma::vec& step) { return theta + step; }
+
+    // What that curve adds to the Hessian of F at theta: the second derivative of gradient' move(theta, step) in the
+    // step. Nothing along straight lines.
+    virtual arma::mat bend(const arma::vec&, const arma::vec&) const { return {}; }
 };
 
 // theta[first, first + length) lies in the ball (norm <= radius) or on the sphere (norm == radius).

@@ -317,6 +317,13 @@ Step solve_step(const arma::mat& matrix, const arma::vec& gradient, const arma::
         if (model.factor(least_damping, upper))
             step.damping = damped_over_balls(model, radius, balls, step.damping, within);
         else within = curved_over_balls(model, radius, balls);
+        // A local minimum may lie above the present point. The convex one of enough damping does not.
+        if (!within.ok || model.decrease(within.q) <= 0) {
+            BallStep convex;
+            const double damping = damped_over_balls(model, radius, balls, step.damping, convex);
+            if (convex.ok && (!within.ok || model.decrease(convex.q) > model.decrease(within.q)))
+                within = convex, step.damping = damping;
+        }
         step.ok = within.ok;
         if (!step.ok) return step;
         step.q = onto_boundary(within, balls);

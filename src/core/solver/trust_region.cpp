@@ -13,10 +13,11 @@ namespace {
 // The next step may well promise so much less than this one: by then the exact Hessian should be there.
 constexpr double soon = 3;
 
-// Squared scales of the steps: the diagonal of the Gauss-Newton matrix, falling by no more than half a pass so that one
-// flat point does not lengthen all steps.
-void update_scale(const arma::mat& normal, const Constraints& constraints, arma::vec& scale) {
-    scale = arma::max(0.5 * scale, common_in_blocks(normal.diag(), constraints, 1e-10));
+// Squared scales of the steps: the curvatures of the coordinates, falling by no more than half a pass so that one flat
+// point does not lengthen all steps. Those of the exact Hessian count where it is there: an expert's kink that lies
+// among the data bends the objective far more than the Gauss-Newton matrix knows.
+void update_scale(const Evaluation& here, const Constraints& constraints, arma::vec& scale) {
+    scale = arma::max(0.5 * scale, common_in_blocks(largest_curvature(here), constraints, 1e-10));
 }
 
 // A step that promises less than this part of what is enough is not worth a pass: what is left is then some 1e-8 of a
@@ -76,8 +77,9 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
         radius = settings.full_step(here.value);
         for (;;) {
             if (hooks.stop_requested()) throw Interrupted();
-            update_scale(here.normal, constraints, scale);
-            const LocalModel model(here, out.theta, constraints);
+            update_scale(here, constraints, scale);
+            const arma::mat bend = here.hessian.is_empty() ? arma::mat() : objective.bend(out.theta, here.gradient);
+            const LocalModel model(here, out.theta, constraints, bend);
             const arma::vec gradient = model.gradient();
             arma::vec local_scale = model.scale(scale);
             const arma::mat normal = model.normal(), hessian = here.hessian.is_empty() ? arma::mat() : model.hessian();
@@ -94,7 +96,12 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             const auto promises_nothing = [&]() {
                 if (fresh.is_empty()) fresh = natural_scale(here, constraints);
                 if (!wide.ok) wide = solve_step(hessian, gradient, model.scale(fresh), residual_norm, limits);
-                return wide.ok && wide.predicted <= enough;
+                if (!wide.ok || wide.predicted > enough) return false;
+                if (bend.is_empty()) return true;
+                // Along straight lines as well, as the certificate judges.
+                const LocalModel straight(here, out.theta, constraints);
+                const Step other = solve_step(straight.hessian(), gradient, model.scale(fresh), residual_norm, limits);
+                return other.ok && other.predicted <= enough;
             };
             bool tried_wide = false;
             // Steps from this point, without new derivatives, until one is accepted.
@@ -114,7 +121,9 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 // A longer step than that one promises at most the square of the ratio more.
                 const double longer = std::max(1.0, radius / residual_norm);
                 if (!here.hessian.is_empty() && step.predicted <= enough * longer * longer && promises_nothing()) {
-                    // Where that step led is judged as well: along a flat way it may promise more than enough there.
+                    // Where the exact model's step leads is judged as well: along a flat way it may promise more than
+                    // enough there.
+                    if (!exact) step = solve_step(hessian, gradient, local_scale, radius, limits, damping);
                     last = !last && step.predicted > precise * enough && out.passes < settings.max_passes &&
                            take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
                                      rounding, here, out);
@@ -123,7 +132,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 }
                 if (idle && tried_wide) {
                     // The far move failed, and near ones promise nothing.
-                    out.reach = radius;
+                    out.reach = 0.8 * radius;  // the step problem keeps its radius to a tenth
                     return finish(Status::converged);
                 }
                 if (idle && wide.ok) {
