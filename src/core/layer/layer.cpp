@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "common/chunks.h"
@@ -15,30 +14,6 @@ constexpr std::size_t gate_rows = 256;     // samples in a block of the gate
 constexpr std::size_t block_patches = 64;  // patches in a block of an expert: data, filters and gradient in cache
 constexpr std::size_t most_chunks = 16;
 constexpr std::size_t least_chunk = 512;
-
-// log(1 + exp(-m)) and its derivative in m.
-double logistic_loss(double margin, double* slope) {
-    const double e = std::exp(-std::abs(margin));
-    *slope = margin > 0 ? -e / (1 + e) : -1 / (1 + e);
-    return std::log1p(e) + (margin > 0 ? 0 : -margin);
-}
-
-void softmax(const double* v, std::size_t n, double* p) {
-    const double top = *std::max_element(v, v + n);
-    double sum = 0;
-    for (std::size_t i = 0; i < n; ++i) sum += p[i] = std::exp(v[i] - top);
-    for (std::size_t i = 0; i < n; ++i) p[i] /= sum;
-}
-
-// -log softmax(v)_y and its gradient.
-double cross_entropy(const double* v, std::size_t n, std::size_t y, double* gradient) {
-    const double top = *std::max_element(v, v + n);
-    double sum = 0;
-    for (std::size_t i = 0; i < n; ++i) sum += gradient[i] = std::exp(v[i] - top);
-    for (std::size_t i = 0; i < n; ++i) gradient[i] /= sum;
-    gradient[y] -= 1;
-    return std::log(sum) + top - v[y];
-}
 
 }  // namespace
 
@@ -64,24 +39,38 @@ arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arm
 
 // Of one thread.
 struct LayerPass::Scratch {
-    Scratch(std::size_t q, std::size_t experts, std::size_t dim, std::size_t block, std::size_t padded,
-            std::size_t outputs, std::size_t classes)
-        : zeta(gate_rows, std::max<std::size_t>(q, 1)),
-          score(gate_rows, experts),
-          p(gate_rows, experts),
-          slope(gate_rows, experts),
-          x(dim, block),
-          s(padded, block),
-          value(padded, block),
-          first(padded, block),
-          gradient(std::max(outputs, classes)) {}
-    Buffer zeta, score, p, slope;                      // of the gate
-    Buffer x, s, value, first;                         // of an expert's block
-    std::vector<std::size_t> slots;                    // slots of the chunk, sorted by expert
-    std::vector<std::size_t> start;                    // where each expert's begin
-    std::vector<double> output;                        // outputs of each slot of the chunk
-    std::vector<double> dloss;                         // derivative of the loss in F, outputs x samples of the chunk
-    std::vector<double> gradient, probability, mixed;  // of one sample
+    Scratch(const LayerPass& pass, std::size_t block)
+        : zeta(gate_rows, std::max<std::size_t>(pass.data_.gate_dim, 1)),
+          score(gate_rows, pass.spec_.experts),
+          p(gate_rows, pass.spec_.experts),
+          slope(gate_rows, pass.spec_.experts),
+          top(gate_rows, pass.spec_.router.top_k),
+          number(gate_rows, pass.spec_.router.top_k),
+          s(pass.padded_, block * pass.data_.patches),
+          value(pass.padded_, block * pass.data_.patches),
+          first(pass.padded_, block * pass.data_.patches),
+          patch(block * pass.data_.patches),
+          one(block * pass.data_.patches, &unit),
+          sample(pass.spec_.outputs() * block),
+          mixed(round_up(block, lane_multiple), pass.spec_.outputs()),
+          share(mixed.rows(), pass.spec_.outputs()),
+          dmixed(mixed.rows(), pass.spec_.outputs()),
+          row(mixed.rows(), 3),
+          position(block) {}
+    static constexpr double unit = 1;
+    Buffer zeta, score, p, slope, top, number;  // of the gate
+    // Of a block of an expert.
+    Buffer s, value, first;
+    std::vector<const double*> patch, one;  // where the patches are; a 1 for each
+    std::vector<double> sample;             // outputs x samples
+    // Of a block of samples: F, its softmax, derivatives of the loss.
+    Buffer mixed, share, dmixed, row;
+    std::vector<std::size_t> position;
+    // Of the chunk.
+    std::vector<std::size_t> slots;  // sorted by expert
+    std::vector<std::size_t> start;  // where each expert's begin
+    std::vector<double> output;      // outputs of each slot
+    std::vector<double> dloss;       // derivative of the loss in F, outputs x samples
 };
 
 // Of one chunk.
@@ -90,7 +79,7 @@ struct LayerPass::Sums {
     std::size_t correct = 0;
     std::vector<std::size_t> sent;
     std::vector<double> mean_probability;  // sums of softmax(h)
-    std::vector<Buffer> filters;           // padded x inputs for each expert that saw a sample
+    std::vector<Buffer> filters;           // padded x (d + 1) for each expert that saw a sample
     std::vector<double> gate;              // q x experts
 };
 
@@ -102,24 +91,20 @@ LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t t
       router_(make_router(spec.router)),
       layout_(spec, data),
       padded_(round_up(spec.filters, lane_multiple)),
-      inputs_(data.dim + (spec.has_bias() ? 1 : 0)) {
+      block_(std::max<std::size_t>(1, block_patches / std::max<std::size_t>(1, data.patches))),
+      classes_(padded_ * data.patches, spec.outputs()) {
     if (data.n < 1 || data.patches < 1 || data.dim < 1) throw InvalidArgument("the layer needs samples with patches");
     if (spec.experts < 1 || spec.filters < 1) throw InvalidArgument("the layer needs experts with filters");
     if (spec.router.top_k < 1 || spec.router.top_k > spec.experts)
         throw InvalidArgument("top_k must be from 1 to the number of experts");
     if (spec.filters % spec.outputs() != 0) throw InvalidArgument("filters must be a multiple of the classes");
-    for (std::size_t m = 0; m < spec.experts; ++m) filters_.emplace_back(padded_, inputs_);
+    for (std::size_t m = 0; m < spec.experts; ++m) filters_.emplace_back(padded_, data.dim + 1);
+    const std::size_t share = spec.filters / spec.outputs();
+    for (std::size_t c = 0; c < spec.outputs(); ++c)
+        for (std::size_t p = 0; p < data.patches; ++p) std::fill_n(classes_.col(c) + p * padded_ + c * share, share, 1.0);
 }
 
 LayerPass::~LayerPass() = default;
-
-std::unique_ptr<LayerPass::Scratch> LayerPass::new_scratch() const {
-    const std::size_t block = std::max(block_patches, data_.patches);
-    auto out = std::make_unique<Scratch>(data_.gate_dim, spec_.experts, inputs_, block, padded_, spec_.outputs(),
-                                         spec_.classes);
-    for (std::size_t p = 0; spec_.has_bias() && p < block; ++p) out->x.col(p)[data_.dim] = 1;
-    return out;
-}
 
 // By the sizes alone. Each chunk has a gradient of its own: few chunks when it is large beside the data.
 std::size_t LayerPass::chunks(std::size_t count) const {
@@ -132,7 +117,7 @@ template <class Task>
 void LayerPass::for_each_chunk(std::size_t count, Task task) {
     const std::size_t number = chunks(count), size = (count + number - 1) / number;
     run_chunks(
-        number, threads_, hooks_, [this] { return new_scratch(); },
+        number, threads_, hooks_, [this] { return std::make_unique<Scratch>(*this, block_); },
         [&](std::size_t c, std::unique_ptr<Scratch>& scratch, const auto& go_on) {
             if (go_on()) task(c, std::min(count, c * size), std::min(count, (c + 1) * size), *scratch);
         });
@@ -162,57 +147,53 @@ LayerPass::Features LayerPass::features(std::size_t b, std::size_t rows, Scratch
     return {scratch.zeta.col(0), gate_rows};
 }
 
+// The scores of a block of samples get their noise.
+void LayerPass::add_noise(const Counter& counter, std::size_t b, std::size_t rows, Scratch& scratch) const {
+    const std::size_t M = spec_.experts;
+    const auto draw = [&](std::size_t r, std::size_t m) { return static_cast<std::uint64_t>(sample(b + r)) * M + m; };
+    for (std::size_t m = 0; m < M; ++m) {
+        double* score = scratch.score.col(m);
+        if (spec_.noise == Noise::uniform)
+            for (std::size_t r = 0; r < rows; ++r) score[r] += counter.uniform(draw(r, m));
+        if (spec_.noise == Noise::gaussian)
+            for (std::size_t r = 0; r < rows; ++r) score[r] += counter.normal(draw(r, m));
+    }
+}
+
 void LayerPass::route_samples(const Counter& counter, std::size_t first, std::size_t last, const int* route,
                               Scratch& scratch, Sums& sums) {
     const std::size_t M = spec_.experts, K = spec_.router.top_k, q = data_.gate_dim;
     sums.sent.assign(data_.clusters * M, 0);
     if (keep_probability_) sums.mean_probability.assign(M, 0.0);
-    std::vector<double> noisy(M);
-    for (std::size_t b = first; b < last; b += gate_rows) {
+    if (!spec_.has_gate()) {
+        std::fill_n(route_.data() + first, last - first, 0);
+        std::fill_n(weight_.data() + first, last - first, 1.0);
+    }
+    for (std::size_t b = first; b < last && spec_.has_gate(); b += gate_rows) {
         const std::size_t rows = std::min(gate_rows, last - b), n = round_up(rows, lane_multiple);
-        if (spec_.has_gate()) {
-            const Features zeta = features(b, rows, scratch);
-            kernel::combine(zeta.first, zeta.ld, q, u_.memptr(), q, M, n, scratch.score.col(0), gate_rows);
-            if (keep_probability_) kernel::softmax(scratch.score.col(0), gate_rows, M, n, nullptr, scratch.p.col(0));
-        }
-        for (std::size_t r = 0; r < rows; ++r) {
-            const std::size_t i = sample(b + r);
-            int* chosen = route_.data() + (b + r) * K;
-            double* weight = weight_.data() + (b + r) * K;
-            if (!spec_.has_gate()) {
-                chosen[0] = 0, weight[0] = 1;
-            } else {
-                for (std::size_t m = 0; m < M; ++m) {
-                    const std::uint64_t draw = static_cast<std::uint64_t>(i) * M + m;
-                    noisy[m] = scratch.score.col(m)[r];
-                    if (spec_.noise == Noise::uniform) noisy[m] += counter.uniform(draw);
-                    if (spec_.noise == Noise::gaussian) noisy[m] += counter.normal(draw);
-                }
-                for (std::size_t k = 0; k < K; ++k) {
-                    if (route) {
-                        chosen[k] = route[(b + r) * K + k];
-                        continue;
-                    }
-                    std::size_t best = M;
-                    for (std::size_t m = 0; m < M; ++m)
-                        if ((best == M || noisy[m] > noisy[best]) &&
-                            std::find(chosen, chosen + k, static_cast<int>(m)) == chosen + k)
-                            best = m;
-                    chosen[k] = static_cast<int>(best);
-                }
-                for (std::size_t k = 0; k < K; ++k) {
-                    const auto m = static_cast<std::size_t>(chosen[k]);
-                    weight[k] = spec_.protocol == Protocol::notebook ? noisy[m] : scratch.p.col(m)[r];
-                }
-                for (std::size_t m = 0; keep_probability_ && m < M; ++m) {
-                    probability_[(b + r) * M + m] = scratch.p.col(m)[r];
-                    sums.mean_probability[m] += scratch.p.col(m)[r];
-                }
+        const Features zeta = features(b, rows, scratch);
+        kernel::combine(zeta.first, zeta.ld, q, u_.memptr(), q, M, n, scratch.score.col(0), gate_rows);
+        if (keep_probability_) kernel::softmax(scratch.score.col(0), gate_rows, M, n, nullptr, scratch.p.col(0));
+        add_noise(counter, b, rows, scratch);
+        if (!route)
+            kernel::largest(scratch.score.col(0), gate_rows, M, n, K, scratch.top.col(0), scratch.number.col(0),
+                            gate_rows);
+        const Buffer& weight = spec_.protocol == Protocol::notebook ? scratch.score : scratch.p;
+        for (std::size_t k = 0; k < K; ++k)
+            for (std::size_t r = 0; r < rows; ++r) {
+                const std::size_t slot = (b + r) * K + k;
+                route_[slot] = route ? route[slot] : static_cast<int>(scratch.number.col(k)[r]);
+                weight_[slot] = weight.col(static_cast<std::size_t>(route_[slot]))[r];
             }
-            const std::size_t cluster = data_.cluster ? static_cast<std::size_t>(data_.cluster[i]) : 0;
-            for (std::size_t k = 0; k < K; ++k)
-                ++sums.sent[cluster + data_.clusters * static_cast<std::size_t>(chosen[k])];
-        }
+        for (std::size_t m = 0; keep_probability_ && m < M; ++m)
+            for (std::size_t r = 0; r < rows; ++r) {
+                probability_[(b + r) * M + m] = scratch.p.col(m)[r];
+                sums.mean_probability[m] += scratch.p.col(m)[r];
+            }
+    }
+    for (std::size_t slot = first * K; slot < last * K; ++slot) {
+        const std::size_t cluster = data_.cluster ? static_cast<std::size_t>(data_.cluster[sample(slot / K)]) : 0;
+        ++sums.sent[cluster + data_.clusters * static_cast<std::size_t>(route_[slot])];
     }
 }
 
@@ -276,115 +257,144 @@ void LayerPass::fetch(const std::size_t* slots, std::size_t count) const {
 #endif
 }
 
-// Values and first derivatives of the activation for the patches of some slots.
-void LayerPass::forward(std::size_t expert, const std::size_t* slots, std::size_t count, Scratch& scratch) const {
-    const std::size_t P = data_.patches, d = data_.dim, K = spec_.router.top_k;
-    for (std::size_t s = 0; s < count; ++s)
-        for (std::size_t p = 0; p < P; ++p)
-            std::copy_n(data_.x + (sample(slots[s] / K) * P + p) * d, d, scratch.x.col(s * P + p));
-    kernel::combine(filters_[expert].col(0), padded_, inputs_, scratch.x.col(0), inputs_, count * P, padded_,
-                    scratch.s.col(0), padded_);
+// Values and first derivatives of the activation for the patches of some slots, and the outputs of the slots.
+void LayerPass::forward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
+                        Scratch& scratch) const {
+    const std::size_t P = data_.patches, d = data_.dim, K = spec_.router.top_k, C = spec_.outputs();
+    const Buffer& filters = filters_[expert];
+    for (std::size_t t = 0; t < count; ++t)
+        for (std::size_t p = 0; p < P; ++p) scratch.patch[t * P + p] = data_.x + (sample(slots[t] / K) * P + p) * d;
+    kernel::combine_listed(filters.col(0), padded_, d, filters.col(d), scratch.patch.data(), count * P, padded_,
+                           scratch.s.col(0), padded_);
     kernel::activate(spec_.activation, scratch.s.col(0), padded_ * count * P, scratch.value.col(0),
                      scratch.first.col(0), nullptr);
+    std::fill_n(scratch.sample.data(), C * count, 0.0);
+    kernel::cross_product(classes_.col(0), padded_ * P, C, scratch.value.col(0), padded_ * P, count, padded_ * P,
+                          scratch.sample.data(), C);
+    for (std::size_t t = 0; t < count; ++t)
+        std::copy_n(scratch.sample.data() + t * C, C, scratch.output.data() + (slots[t] - chunk_first * K) * C);
 }
 
-// F of a sample and what follows from it: loss, class, derivative.
-void LayerPass::mix_sample(std::size_t position, std::size_t chunk_first, Scratch& scratch, Sums& sums) const {
-    const std::size_t K = spec_.router.top_k, C = spec_.outputs();
-    scratch.mixed.assign(C, 0.0);
-    for (std::size_t k = 0; k < K; ++k)
-        for (std::size_t c = 0; c < C; ++c)
-            scratch.mixed[c] += weight_[position * K + k] * scratch.output[((position - chunk_first) * K + k) * C + c];
+// F of up to block_ samples and what follows from it: loss, class, derivative.
+void LayerPass::mix_samples(const std::size_t* positions, std::size_t count, std::size_t chunk_first, Scratch& scratch,
+                            Sums& sums) const {
+    const std::size_t K = spec_.router.top_k, C = spec_.outputs(), n = round_up(count, lane_multiple);
+    Buffer &F = scratch.mixed, &p = scratch.share, &t = scratch.dmixed;
+    const std::size_t ld = F.rows();
+    for (std::size_t c = 0; c < C; ++c) {
+        for (std::size_t r = 0; r < count; ++r) {
+            const std::size_t slot = positions[r] * K;
+            double sum = 0;
+            for (std::size_t k = 0; k < K; ++k)
+                sum += weight_[slot + k] * scratch.output[(slot - chunk_first * K + k) * C + c];
+            F.col(c)[r] = sum;
+        }
+        std::fill(F.col(c) + count, F.col(c) + n, 0.0);
+    }
     if (!data_.y) return;
-    const double* F = scratch.mixed.data();
-    const auto y = static_cast<std::size_t>(data_.y[sample(position)]);
-    double* dloss = scratch.dloss.data() + (position - chunk_first) * C;
     const double scale = 1 / static_cast<double>(count_);
+    double *top = scratch.row.col(0), *sum = scratch.row.col(1), *mean = scratch.row.col(2);
+    const auto label = [&](std::size_t r) { return static_cast<std::size_t>(data_.y[sample(positions[r])]); };
+    const auto dloss = [&](std::size_t r) { return scratch.dloss.data() + (positions[r] - chunk_first) * C; };
     if (C == 1) {
-        const double sign = y == 1 ? 1 : -1;
-        sums.loss += logistic_loss(sign * F[0], dloss);
-        dloss[0] *= sign * scale;
-        sums.correct += (F[0] > 0) == (y == 1);
+        // log(1 + exp(-yF))
+        for (std::size_t r = 0; r < count; ++r) top[r] = label(r) == 1 ? -F.col(0)[r] : F.col(0)[r];
+        std::fill(top + count, top + n, 0.0);
+        kernel::activate(Activation::softplus, top, n, sum, t.col(0), nullptr);
+        for (std::size_t r = 0; r < count; ++r) {
+            sums.loss += sum[r];
+            sums.correct += (F.col(0)[r] > 0) == (label(r) == 1);
+            *dloss(r) = (label(r) == 1 ? -scale : scale) * t.col(0)[r];
+        }
         return;
     }
-    sums.correct += static_cast<std::size_t>(std::max_element(F, F + C) - F) == y;
-    double* t = scratch.gradient.data();
-    if (spec_.protocol == Protocol::paper) {
-        sums.loss += cross_entropy(F, C, y, t);
-    } else {
-        scratch.probability.resize(C);
-        double* p = scratch.probability.data();
-        softmax(F, C, p);
-        sums.loss += cross_entropy(p, C, y, t);
-        double mean = 0;
-        for (std::size_t c = 0; c < C; ++c) mean += p[c] * t[c];
-        for (std::size_t c = 0; c < C; ++c) t[c] = p[c] * (t[c] - mean);
+    // Cross-entropy of softmax(v), v = F or softmax(F), and its derivative in F.
+    const bool twice = spec_.protocol == Protocol::notebook;
+    if (twice) kernel::softmax(F.col(0), ld, C, n, nullptr, p.col(0));
+    const Buffer& v = twice ? p : F;
+    kernel::softmax(v.col(0), ld, C, n, nullptr, t.col(0), top, sum);
+    kernel::logarithm(sum, n, sum);
+    for (std::size_t r = 0; r < count; ++r) {
+        const std::size_t y = label(r);
+        std::size_t best = 0;
+        for (std::size_t c = 1; c < C; ++c) best = F.col(c)[r] > F.col(best)[r] ? c : best;
+        sums.correct += best == y;
+        sums.loss += sum[r] + top[r] - v.col(y)[r];
+        t.col(y)[r] -= 1;
     }
-    for (std::size_t c = 0; c < C; ++c) dloss[c] = scale * t[c];
+    if (twice) {
+        kernel::mix(p.col(0), ld, t.col(0), ld, C, n, mean);
+        for (std::size_t c = 0; c < C; ++c) kernel::multiply_difference(p.col(c), t.col(c), mean, n, t.col(c));
+    }
+    for (std::size_t r = 0; r < count; ++r)
+        for (std::size_t c = 0; c < C; ++c) dloss(r)[c] = scale * t.col(c)[r];
 }
 
 // Adds a block's part of the gradient in its expert. weight_ becomes the derivative of the loss in the weight.
 void LayerPass::backward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
-                         Scratch& scratch, Sums& sums) const {
-    const std::size_t P = data_.patches, K = spec_.router.top_k, C = spec_.outputs(), share = spec_.filters / C;
-    for (std::size_t s = 0; s < count; ++s) {
-        const double* dloss = scratch.dloss.data() + (slots[s] / K - chunk_first) * C;
-        const double weight = weight_[slots[s]];
-        for (std::size_t p = s * P; p < (s + 1) * P; ++p) {
-            double* first = scratch.first.col(p);
-            for (std::size_t c = 0; c < C; ++c) {
-                const double factor = weight * dloss[c];
-                for (std::size_t j = c * share; j < (c + 1) * share; ++j) first[j] *= factor;
-            }
+                         Scratch& scratch, Sums& sums) {
+    const std::size_t P = data_.patches, d = data_.dim, K = spec_.router.top_k, C = spec_.outputs();
+    for (std::size_t t = 0; t < count; ++t) {
+        const double* dloss = scratch.dloss.data() + (slots[t] / K - chunk_first) * C;
+        const double* f = scratch.output.data() + (slots[t] - chunk_first * K) * C;
+        double slope = 0;
+        for (std::size_t c = 0; c < C; ++c) {
+            slope += dloss[c] * f[c];
+            scratch.sample[t * C + c] = weight_[slots[t]] * dloss[c];
         }
+        weight_[slots[t]] = slope;
     }
+    // Every filter of a sample by the derivative of its class.
+    kernel::combine(classes_.col(0), padded_ * P, C, scratch.sample.data(), C, count, padded_ * P, scratch.s.col(0),
+                    padded_ * P);
+    kernel::multiply(scratch.first.col(0), scratch.s.col(0), padded_ * P * count, scratch.first.col(0));
     Buffer& gradient = sums.filters[expert];
-    if (gradient.rows() == 0) gradient = Buffer(padded_, inputs_);
-    kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.x.col(0), inputs_, inputs_, padded_,
-                          gradient.col(0), padded_);
+    if (gradient.rows() == 0) gradient = Buffer(padded_, d + 1);
+    kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.patch.data(), d, padded_, gradient.col(0),
+                          padded_);
+    if (spec_.has_bias())
+        kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.one.data(), 1, padded_,
+                              gradient.col(d), padded_);
+}
+
+// task(first, count) for the blocks of some consecutive samples
+template <class Task>
+void LayerPass::for_each_block(std::size_t first, std::size_t last, Task task) const {
+    for (std::size_t b = first; b < last; b += block_) task(b, std::min(block_, last - b));
 }
 
 // All experts over the samples of a chunk. With one expert a sample, values and gradient come from the same visit.
 void LayerPass::add_experts(std::size_t first, std::size_t last, bool learn, Scratch& scratch, Sums& sums) {
-    const std::size_t K = spec_.router.top_k, C = spec_.outputs(), P = data_.patches, share = spec_.filters / C;
-    const std::size_t block = std::max<std::size_t>(1, block_patches / P);
+    const std::size_t K = spec_.router.top_k, C = spec_.outputs();
     sort_by_expert(first, last, scratch);
     scratch.output.resize((last - first) * K * C);
     scratch.dloss.resize((last - first) * C);
     if (learn) sums.filters.resize(spec_.experts);
-    const auto visit = [&](bool values, bool gradients) {
+    const auto visit = [&](bool mix, bool gradients) {
         for (std::size_t m = 0; m < spec_.experts; ++m)
-            for (std::size_t s = scratch.start[m]; s < scratch.start[m + 1]; s += block) {
-                const std::size_t count = std::min(block, scratch.start[m + 1] - s);
+            for_each_block(scratch.start[m], scratch.start[m + 1], [&](std::size_t s, std::size_t count) {
                 const std::size_t* slots = scratch.slots.data() + s;
-                fetch(slots + count, std::min(block, scratch.start[m + 1] - s - count));
-                forward(m, slots, count, scratch);
-                for (std::size_t t = 0; values && t < count; ++t) {
-                    // Over the patches first: sums that do not wait for each other.
-                    double* sum = scratch.value.col(t * P);
-                    for (std::size_t p = 1; p < P; ++p)
-                        for (std::size_t j = 0; j < padded_; ++j) sum[j] += sum[p * padded_ + j];
-                    double* f = scratch.output.data() + (slots[t] - first * K) * C;
-                    for (std::size_t c = 0; c < C; ++c)
-                        f[c] = std::accumulate(sum + c * share, sum + (c + 1) * share, 0.0);
-                    if (gradients) mix_sample(slots[t], first, scratch, sums);
-                }
-                if (!gradients) continue;
-                backward(m, slots, count, first, scratch, sums);
-                for (std::size_t t = 0; t < count; ++t) {
-                    const double* f = scratch.output.data() + (slots[t] - first * K) * C;
-                    const double* dloss = scratch.dloss.data() + (slots[t] / K - first) * C;
-                    double slope = 0;
-                    for (std::size_t c = 0; c < C; ++c) slope += dloss[c] * f[c];
-                    weight_[slots[t]] = slope;
-                }
-            }
+                fetch(slots + count, std::min(block_, scratch.start[m + 1] - s - count));
+                forward(m, slots, count, first, scratch);
+                if (mix) mix_samples(slots, count, first, scratch, sums);  // a slot is a position
+                if (gradients) backward(m, slots, count, first, scratch, sums);
+            });
     };
     if (learn && K == 1) return visit(true, true);
-    visit(true, false);
+    visit(false, false);
     if (!learn) return;
-    for (std::size_t b = first; b < last; ++b) mix_sample(b, first, scratch, sums);
+    mix_chunk(first, last, scratch, sums, [](std::size_t, std::size_t) {});
     visit(false, true);
+}
+
+// Mixes the samples of a chunk in blocks; then(first, count) after each.
+template <class Then>
+void LayerPass::mix_chunk(std::size_t first, std::size_t last, Scratch& scratch, Sums& sums, Then then) const {
+    for_each_block(first, last, [&](std::size_t b, std::size_t count) {
+        std::iota(scratch.position.begin(), scratch.position.end(), b);
+        mix_samples(scratch.position.data(), count, first, scratch, sums);
+        then(b, count);
+    });
 }
 
 // --- the batch -------------------------------------------------------------------------------------------------------
@@ -454,9 +464,11 @@ void LayerPass::predict(const arma::vec& theta, const Counter& counter, const La
     for_each_chunk(n, [&](std::size_t c, std::size_t first, std::size_t last, Scratch& scratch) {
         route_samples(counter, first, last, nullptr, scratch, parts[c]);
         add_experts(first, last, false, scratch, parts[c]);
+        mix_chunk(first, last, scratch, parts[c], [&](std::size_t b, std::size_t count) {
+            for (std::size_t o = 0; out.output && o < C; ++o)
+                std::copy_n(scratch.mixed.col(o), count, out.output + b + o * n);
+        });
         for (std::size_t b = first; b < last; ++b) {
-            mix_sample(b, first, scratch, parts[c]);
-            for (std::size_t o = 0; out.output && o < C; ++o) out.output[b + o * n] = scratch.mixed[o];
             for (std::size_t k = 0; out.expert && k < K; ++k) out.expert[b + k * n] = route_[b * K + k];
             for (std::size_t m = 0; out.gate && m < M; ++m)
                 out.gate[b + m * n] = keep_probability_ ? probability_[b * M + m] : 1.0;
