@@ -10,17 +10,26 @@
 namespace cosmoe {
 namespace {
 
-constexpr std::size_t gate_rows = 256;     // samples in a block of the gate
+constexpr std::size_t gate_rows = 64;     // samples in a block of the gate
 constexpr std::size_t block_patches = 64;  // patches in a block of an expert: data, filters and gradient in cache
 constexpr std::size_t most_chunks = 16;
 constexpr std::size_t least_chunk = 512;
+
+// Asks for numbers that will be read soon.
+void fetch(const double* x, std::size_t size) {
+#if defined(__GNUC__)
+    for (std::size_t j = 0; j < size; j += 8) __builtin_prefetch(x + j, 0, 3);
+#else
+    static_cast<void>(x), static_cast<void>(size);
+#endif
+}
 
 }  // namespace
 
 arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arma::mat& projection) {
     const auto router = make_router(spec.router);
     const std::size_t q = projection.is_empty() ? data.dim : projection.n_rows;
-    arma::mat out(data.n, q);
+    arma::mat out(q, data.n);
     arma::vec sum(data.dim), z;
     for (std::size_t i = 0; i < data.n; ++i) {
         sum.zeros();
@@ -30,7 +39,7 @@ arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arm
         if (projection.is_empty()) z = sum;
         else z = projection * sum;
         const double factor = router->scales_features() ? router->feature_factor(arma::norm(z)) : 1;
-        for (std::size_t j = 0; j < q; ++j) out(i, j) = factor * z[j];
+        for (std::size_t j = 0; j < q; ++j) out(j, i) = factor * z[j];
     }
     return out;
 }
@@ -40,10 +49,10 @@ arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arm
 // Of one thread.
 struct LayerPass::Scratch {
     Scratch(const LayerPass& pass, std::size_t block)
-        : zeta(gate_rows, std::max<std::size_t>(pass.data_.gate_dim, 1)),
+        : zeta(gate_rows),
+          h(pass.padded_experts_, gate_rows),
           score(gate_rows, pass.spec_.experts),
           p(gate_rows, pass.spec_.experts),
-          slope(gate_rows, pass.spec_.experts),
           top(gate_rows, pass.spec_.router.top_k),
           number(gate_rows, pass.spec_.router.top_k),
           s(pass.padded_, block * pass.data_.patches),
@@ -58,7 +67,9 @@ struct LayerPass::Scratch {
           row(mixed.rows(), 3),
           position(block) {}
     static constexpr double unit = 1;
-    Buffer zeta, score, p, slope, top, number;  // of the gate
+    // Of a block of the gate: features; h, or the derivative in it, by sample; by expert.
+    std::vector<const double*> zeta;
+    Buffer h, score, p, top, number;
     // Of a block of an expert.
     Buffer s, value, first;
     std::vector<const double*> patch, one;  // where the patches are; a 1 for each
@@ -80,7 +91,7 @@ struct LayerPass::Sums {
     std::vector<std::size_t> sent;
     std::vector<double> mean_probability;  // sums of softmax(h)
     std::vector<Buffer> filters;           // padded x (d + 1) for each expert that saw a sample
-    std::vector<double> gate;              // q x experts
+    Buffer gate;                           // padded experts x q
 };
 
 LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t threads, const Hooks& hooks)
@@ -91,8 +102,10 @@ LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t t
       router_(make_router(spec.router)),
       layout_(spec, data),
       padded_(round_up(spec.filters, lane_multiple)),
+      padded_experts_(round_up(spec.experts, lane_multiple)),
       block_(std::max<std::size_t>(1, block_patches / std::max<std::size_t>(1, data.patches))),
-      classes_(padded_ * data.patches, spec.outputs()) {
+      classes_(padded_ * data.patches, spec.outputs()),
+      u_(padded_experts_, data.gate_dim) {
     if (data.n < 1 || data.patches < 1 || data.dim < 1) throw InvalidArgument("the layer needs samples with patches");
     if (spec.experts < 1 || spec.filters < 1) throw InvalidArgument("the layer needs experts with filters");
     if (spec.router.top_k < 1 || spec.router.top_k > spec.experts)
@@ -130,21 +143,21 @@ void LayerPass::load_parameters(const arma::vec& theta) {
         for (std::size_t j = 0; j < d; ++j) std::copy_n(w + j * J, J, filters_[m].col(j));
         if (spec_.has_bias()) std::copy_n(theta.memptr() + layout_.bias(m), J, filters_[m].col(d));
     }
-    if (spec_.has_gate())
-        u_ = router_->to_gate(arma::mat(theta.memptr() + layout_.gate(0), layout_.gate_size(), spec_.experts));
+    if (!spec_.has_gate()) return;
+    const arma::mat u = router_->to_gate(arma::mat(theta.memptr() + layout_.gate(0), data_.gate_dim, spec_.experts));
+    for (std::size_t m = 0; m < spec_.experts; ++m)
+        for (std::size_t j = 0; j < data_.gate_dim; ++j) u_.col(j)[m] = u(j, m);
 }
 
 // --- the gate --------------------------------------------------------------------------------------------------------
 
-// Whole blocks of consecutive samples are read where they are; others are gathered and padded with zeros.
-LayerPass::Features LayerPass::features(std::size_t b, std::size_t rows, Scratch& scratch) const {
-    if (!index_ && rows % lane_multiple == 0) return {data_.zeta + b, data_.n};
-    for (std::size_t j = 0; j < data_.gate_dim; ++j) {
-        double* to = scratch.zeta.col(j);
-        for (std::size_t r = 0; r < rows; ++r) to[r] = data_.zeta[j * data_.n + sample(b + r)];
-        std::fill(to + rows, to + round_up(rows, lane_multiple), 0.0);
+// Where the features of some samples are; those of the next ones are asked for.
+void LayerPass::list_features(std::size_t b, std::size_t rows, std::size_t last, Scratch& scratch) const {
+    const std::size_t q = data_.gate_dim;
+    for (std::size_t r = 0; r < rows; ++r) {
+        scratch.zeta[r] = data_.zeta + sample(b + r) * q;
+        if (b + rows + r < last) fetch(data_.zeta + sample(b + rows + r) * q, q);
     }
-    return {scratch.zeta.col(0), gate_rows};
 }
 
 // The scores of a block of samples get their noise.
@@ -171,8 +184,11 @@ void LayerPass::route_samples(const Counter& counter, std::size_t first, std::si
     }
     for (std::size_t b = first; b < last && spec_.has_gate(); b += gate_rows) {
         const std::size_t rows = std::min(gate_rows, last - b), n = round_up(rows, lane_multiple);
-        const Features zeta = features(b, rows, scratch);
-        kernel::combine(zeta.first, zeta.ld, q, u_.memptr(), q, M, n, scratch.score.col(0), gate_rows);
+        list_features(b, rows, last, scratch);
+        kernel::combine_listed(u_.col(0), padded_experts_, q, nullptr, scratch.zeta.data(), rows, padded_experts_,
+                               scratch.h.col(0), padded_experts_);
+        for (std::size_t m = 0; m < M; ++m)
+            for (std::size_t r = 0; r < rows; ++r) scratch.score.col(m)[r] = scratch.h.col(r)[m];
         if (keep_probability_) kernel::softmax(scratch.score.col(0), gate_rows, M, n, nullptr, scratch.p.col(0));
         add_noise(counter, b, rows, scratch);
         if (!route)
@@ -201,12 +217,13 @@ void LayerPass::route_samples(const Counter& counter, std::size_t first, std::si
 void LayerPass::add_gate(std::size_t first, std::size_t last, const std::vector<double>& share, Scratch& scratch,
                          Sums& sums) const {
     const std::size_t M = spec_.experts, K = spec_.router.top_k, q = data_.gate_dim;
-    sums.gate.assign(q * M, 0.0);
+    sums.gate = Buffer(padded_experts_, q);
     const double balance = spec_.balance * static_cast<double>(M) / static_cast<double>(count_);
     for (std::size_t b = first; b < last; b += gate_rows) {
-        const std::size_t rows = std::min(gate_rows, last - b), n = round_up(rows, lane_multiple);
-        for (std::size_t m = 0; m < M; ++m) std::fill_n(scratch.slope.col(m), n, 0.0);
+        const std::size_t rows = std::min(gate_rows, last - b);
+        std::fill_n(scratch.h.col(0), padded_experts_ * rows, 0.0);
         for (std::size_t r = 0; r < rows; ++r) {
+            double* dh = scratch.h.col(r);
             const double* slope = weight_.data() + (b + r) * K;
             const int* chosen = route_.data() + (b + r) * K;
             const double* p = keep_probability_ ? probability_.data() + (b + r) * M : nullptr;
@@ -215,19 +232,20 @@ void LayerPass::add_gate(std::size_t first, std::size_t last, const std::vector<
                 const auto m = static_cast<std::size_t>(chosen[k]);
                 // The derivative of a softmax: p_m ([m = l] - p_l).
                 const double part = spec_.protocol == Protocol::paper ? slope[k] * p[m] : slope[k];
-                scratch.slope.col(m)[r] += part;
+                dh[m] += part;
                 mean += part;
             }
             if (spec_.protocol == Protocol::paper)
-                for (std::size_t m = 0; m < M; ++m) scratch.slope.col(m)[r] -= mean * p[m];
+                for (std::size_t m = 0; m < M; ++m) dh[m] -= mean * p[m];
             if (spec_.balance > 0) {
                 double mean_share = 0;
                 for (std::size_t m = 0; m < M; ++m) mean_share += share[m] * p[m];
-                for (std::size_t m = 0; m < M; ++m) scratch.slope.col(m)[r] += balance * p[m] * (share[m] - mean_share);
+                for (std::size_t m = 0; m < M; ++m) dh[m] += balance * p[m] * (share[m] - mean_share);
             }
         }
-        const Features zeta = features(b, rows, scratch);
-        kernel::cross_product(zeta.first, zeta.ld, q, scratch.slope.col(0), gate_rows, M, n, sums.gate.data(), q);
+        list_features(b, rows, last, scratch);
+        kernel::outer_product(scratch.h.col(0), padded_experts_, rows, scratch.zeta.data(), q, padded_experts_,
+                              sums.gate.col(0), padded_experts_);
     }
 }
 
@@ -245,16 +263,9 @@ void LayerPass::sort_by_expert(std::size_t first, std::size_t last, Scratch& scr
 }
 
 // Asks for the data of the next block while this one is computed: samples of one expert are strewn over the memory.
-void LayerPass::fetch(const std::size_t* slots, std::size_t count) const {
-#if defined(__GNUC__)
+void LayerPass::fetch_samples(const std::size_t* slots, std::size_t count) const {
     const std::size_t size = data_.patches * data_.dim;
-    for (std::size_t s = 0; s < count; ++s) {
-        const double* x = data_.x + sample(slots[s] / spec_.router.top_k) * size;
-        for (std::size_t j = 0; j < size; j += 8) __builtin_prefetch(x + j, 0, 2);
-    }
-#else
-    static_cast<void>(slots), static_cast<void>(count);
-#endif
+    for (std::size_t t = 0; t < count; ++t) fetch(data_.x + sample(slots[t] / spec_.router.top_k) * size, size);
 }
 
 // Values and first derivatives of the activation for the patches of some slots, and the outputs of the slots.
@@ -374,7 +385,7 @@ void LayerPass::add_experts(std::size_t first, std::size_t last, bool learn, Scr
         for (std::size_t m = 0; m < spec_.experts; ++m)
             for_each_block(scratch.start[m], scratch.start[m + 1], [&](std::size_t s, std::size_t count) {
                 const std::size_t* slots = scratch.slots.data() + s;
-                fetch(slots + count, std::min(block_, scratch.start[m + 1] - s - count));
+                fetch_samples(slots + count, std::min(block_, scratch.start[m + 1] - s - count));
                 forward(m, slots, count, first, scratch);
                 if (mix) mix_samples(slots, count, first, scratch, sums);  // a slot is a position
                 if (gradients) backward(m, slots, count, first, scratch, sums);
@@ -441,7 +452,8 @@ LayerEvaluation LayerPass::evaluate(const arma::vec& theta, const Counter& count
             double* bias = out.gradient.memptr() + layout_.bias(m);
             for (std::size_t i = 0; i < layout_.bias_size(); ++i) bias[i] += part.filters[m].col(data_.dim)[i];
         }
-        for (std::size_t i = 0; i < part.gate.size(); ++i) gradient_u[i] += part.gate[i];
+        for (std::size_t j = 0; j < gradient_u.n_rows; ++j)
+            for (std::size_t m = 0; m < M; ++m) gradient_u(j, m) += part.gate.col(j)[m];
     }
     for (std::size_t m = 0; spec_.balance > 0 && spec_.has_gate() && m < M; ++m)
         out.loss += spec_.balance * static_cast<double>(M) * share[m] * mean_probability[m];
