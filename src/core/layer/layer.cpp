@@ -90,8 +90,7 @@ struct LayerPass::Sums {
     std::size_t correct = 0;
     std::vector<std::size_t> sent;
     std::vector<double> mean_probability;  // sums of softmax(h)
-    std::vector<Buffer> filters;           // padded x (d + 1) for each expert that saw a sample
-    Buffer gate;                           // padded experts x q
+    Buffer filters, gate;                  // the gradients in filters_ and u_
 };
 
 LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t threads, const Hooks& hooks)
@@ -105,13 +104,13 @@ LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t t
       padded_experts_(round_up(spec.experts, lane_multiple)),
       block_(std::max<std::size_t>(1, block_patches / std::max<std::size_t>(1, data.patches))),
       classes_(padded_ * data.patches, spec.outputs()),
+      filters_(padded_, (data.dim + 1) * spec.experts),
       u_(padded_experts_, data.gate_dim) {
     if (data.n < 1 || data.patches < 1 || data.dim < 1) throw InvalidArgument("the layer needs samples with patches");
     if (spec.experts < 1 || spec.filters < 1) throw InvalidArgument("the layer needs experts with filters");
     if (spec.router.top_k < 1 || spec.router.top_k > spec.experts)
         throw InvalidArgument("top_k must be from 1 to the number of experts");
     if (spec.filters % spec.outputs() != 0) throw InvalidArgument("filters must be a multiple of the classes");
-    for (std::size_t m = 0; m < spec.experts; ++m) filters_.emplace_back(padded_, data.dim + 1);
     const std::size_t share = spec.filters / spec.outputs();
     for (std::size_t c = 0; c < spec.outputs(); ++c)
         for (std::size_t p = 0; p < data.patches; ++p) std::fill_n(classes_.col(c) + p * padded_ + c * share, share, 1.0);
@@ -140,8 +139,8 @@ void LayerPass::load_parameters(const arma::vec& theta) {
     const std::size_t J = spec_.filters, d = data_.dim;
     for (std::size_t m = 0; m < spec_.experts; ++m) {
         const double* w = theta.memptr() + layout_.filter(m);
-        for (std::size_t j = 0; j < d; ++j) std::copy_n(w + j * J, J, filters_[m].col(j));
-        if (spec_.has_bias()) std::copy_n(theta.memptr() + layout_.bias(m), J, filters_[m].col(d));
+        for (std::size_t j = 0; j < d; ++j) std::copy_n(w + j * J, J, filters_.col(m * (d + 1) + j));
+        if (spec_.has_bias()) std::copy_n(theta.memptr() + layout_.bias(m), J, filters_.col(m * (d + 1) + d));
     }
     if (!spec_.has_gate()) return;
     const arma::mat u = router_->to_gate(arma::mat(theta.memptr() + layout_.gate(0), data_.gate_dim, spec_.experts));
@@ -217,7 +216,7 @@ void LayerPass::route_samples(const Counter& counter, std::size_t first, std::si
 void LayerPass::add_gate(std::size_t first, std::size_t last, const std::vector<double>& share, Scratch& scratch,
                          Sums& sums) const {
     const std::size_t M = spec_.experts, K = spec_.router.top_k, q = data_.gate_dim;
-    sums.gate = Buffer(padded_experts_, q);
+    sums.gate = Buffer(u_.rows(), u_.cols());
     const double balance = spec_.balance * static_cast<double>(M) / static_cast<double>(count_);
     for (std::size_t b = first; b < last; b += gate_rows) {
         const std::size_t rows = std::min(gate_rows, last - b);
@@ -272,10 +271,10 @@ void LayerPass::fetch_samples(const std::size_t* slots, std::size_t count) const
 void LayerPass::forward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
                         Scratch& scratch) const {
     const std::size_t P = data_.patches, d = data_.dim, K = spec_.router.top_k, C = spec_.outputs();
-    const Buffer& filters = filters_[expert];
+    const double* filters = filters_.col(expert * (d + 1));
     for (std::size_t t = 0; t < count; ++t)
         for (std::size_t p = 0; p < P; ++p) scratch.patch[t * P + p] = data_.x + (sample(slots[t] / K) * P + p) * d;
-    kernel::combine_listed(filters.col(0), padded_, d, filters.col(d), scratch.patch.data(), count * P, padded_,
+    kernel::combine_listed(filters, padded_, d, filters + d * padded_, scratch.patch.data(), count * P, padded_,
                            scratch.s.col(0), padded_);
     kernel::activate(spec_.activation, scratch.s.col(0), padded_ * count * P, scratch.value.col(0),
                      scratch.first.col(0), nullptr);
@@ -359,13 +358,12 @@ void LayerPass::backward(std::size_t expert, const std::size_t* slots, std::size
     kernel::combine(classes_.col(0), padded_ * P, C, scratch.sample.data(), C, count, padded_ * P, scratch.s.col(0),
                     padded_ * P);
     kernel::multiply(scratch.first.col(0), scratch.s.col(0), padded_ * P * count, scratch.first.col(0));
-    Buffer& gradient = sums.filters[expert];
-    if (gradient.rows() == 0) gradient = Buffer(padded_, d + 1);
-    kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.patch.data(), d, padded_, gradient.col(0),
+    double* gradient = sums.filters.col(expert * (d + 1));
+    kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.patch.data(), d, padded_, gradient,
                           padded_);
     if (spec_.has_bias())
         kernel::outer_product(scratch.first.col(0), padded_, count * P, scratch.one.data(), 1, padded_,
-                              gradient.col(d), padded_);
+                              gradient + d * padded_, padded_);
 }
 
 // task(first, count) for the blocks of some consecutive samples
@@ -380,7 +378,7 @@ void LayerPass::add_experts(std::size_t first, std::size_t last, bool learn, Scr
     sort_by_expert(first, last, scratch);
     scratch.output.resize((last - first) * K * C);
     scratch.dloss.resize((last - first) * C);
-    if (learn) sums.filters.resize(spec_.experts);
+    if (learn) sums.filters = Buffer(filters_.rows(), filters_.cols());
     const auto visit = [&](bool mix, bool gradients) {
         for (std::size_t m = 0; m < spec_.experts; ++m)
             for_each_block(scratch.start[m], scratch.start[m + 1], [&](std::size_t s, std::size_t count) {
@@ -439,26 +437,28 @@ LayerEvaluation LayerPass::evaluate(const arma::vec& theta, const Counter& count
         add_experts(first, last, true, scratch, parts[c]);
         if (spec_.has_gate()) add_gate(first, last, share, scratch, parts[c]);
     });
-    out.gradient.zeros(layout_.size());
-    arma::mat gradient_u(layout_.gate_size(), M, arma::fill::zeros);
     for (const Sums& part : parts) {
         out.loss += part.loss / static_cast<double>(count);
         out.correct += part.correct;
-        for (std::size_t m = 0; m < M; ++m) {
-            if (part.filters[m].rows() == 0) continue;
-            double* to = out.gradient.memptr() + layout_.filter(m);
-            for (std::size_t j = 0; j < data_.dim; ++j)
-                for (std::size_t i = 0; i < spec_.filters; ++i) to[j * spec_.filters + i] += part.filters[m].col(j)[i];
-            double* bias = out.gradient.memptr() + layout_.bias(m);
-            for (std::size_t i = 0; i < layout_.bias_size(); ++i) bias[i] += part.filters[m].col(data_.dim)[i];
-        }
-        for (std::size_t j = 0; j < gradient_u.n_rows; ++j)
-            for (std::size_t m = 0; m < M; ++m) gradient_u(j, m) += part.gate.col(j)[m];
+        if (&part == &parts[0]) continue;
+        kernel::add(part.filters.col(0), filters_.rows() * filters_.cols(), parts[0].filters.col(0));
+        if (spec_.has_gate()) kernel::add(part.gate.col(0), u_.rows() * u_.cols(), parts[0].gate.col(0));
+    }
+    out.gradient.set_size(layout_.size());
+    for (std::size_t m = 0; m < M; ++m) {
+        const double* filters = parts[0].filters.col(m * (data_.dim + 1));
+        double* to = out.gradient.memptr() + layout_.filter(m);
+        for (std::size_t j = 0; j < data_.dim; ++j)
+            std::copy_n(filters + j * padded_, spec_.filters, to + j * spec_.filters);
+        std::copy_n(filters + data_.dim * padded_, layout_.bias_size(), out.gradient.memptr() + layout_.bias(m));
     }
     for (std::size_t m = 0; spec_.balance > 0 && spec_.has_gate() && m < M; ++m)
         out.loss += spec_.balance * static_cast<double>(M) * share[m] * mean_probability[m];
     if (spec_.has_gate()) {
-        const arma::mat beta(theta.memptr() + layout_.gate(0), layout_.gate_size(), M);
+        const arma::mat beta(theta.memptr() + layout_.gate(0), data_.gate_dim, M);
+        arma::mat gradient_u(data_.gate_dim, M);
+        for (std::size_t j = 0; j < data_.gate_dim; ++j)
+            for (std::size_t m = 0; m < M; ++m) gradient_u(j, m) = parts[0].gate.col(j)[m];
         const arma::mat pulled = router_->pull_back(beta, gradient_u);
         std::copy_n(pulled.memptr(), pulled.n_elem, out.gradient.memptr() + layout_.gate(0));
     }

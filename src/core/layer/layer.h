@@ -143,7 +143,7 @@ class LayerPass {
     std::size_t padded_experts_;
     std::size_t block_;            // samples in a block of an expert
     Buffer classes_;               // padded patches x outputs: 1 where a filter is one of the output
-    std::vector<Buffer> filters_;  // padded x (d + 1) for each expert; the last column is the bias, or 0
+    Buffer filters_;               // padded x (d + 1) for each expert in turn; the last column is the bias, or 0
     Buffer u_;                     // padded experts x q
 
     // The batch at hand.
