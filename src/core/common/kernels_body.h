@@ -161,7 +161,7 @@ static inline void cross_tile(const double* a, std::size_t lda, const double* b,
             Vec some[COSMOE_LANES];
             COSMOE_UNROLL for (int i = 0; i < COSMOE_LANES; ++i) some[i] = from + i < I ? acc[from + i][j] : Vec{};
             const Vec sums = lane_sums(some);
-            COSMOE_UNROLL for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
+            for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
         }
 }
 
