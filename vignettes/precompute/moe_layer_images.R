@@ -93,23 +93,20 @@ rotated_or_not <- function(part, seed) {
 }
 which_digit <- function(part, seed) list(x = with_constant(part$x), y = part$y, cluster = part$y)
 
-# The first two tasks, in several sizes: networks of as many filters as a sample of the mixture sees, mixtures, and in
-# the middle a network with all the mixture's filters. With one output a sum of units that are never negative could not
+# The first two tasks, in several sizes: networks of as many filters as a sample of the mixture sees, mixtures, and for
+# the second size a network with all the mixture's filters. With one output a sum of units that are never negative could not
 # say no: no GELU in the first task.
 classification <- list(
   rotate = list(
     name = "rotated or not", data = rotated_or_not, filters = c(2, 4, 8), activation = c("cubic", "tanh")
   ),
-  plain = list(name = "plain", data = which_digit, filters = c(10, 20, 40), activation = c("gelu", "tanh"))
+  plain = list(name = "plain", data = which_digit, filters = c(10, 20), activation = c("gelu", "tanh"))
 )
 models_of <- function(task) {
-  filters <- task$filters
+  single <- c(task$filters, 8 * task$filters[2L])
   data.frame(
-    model = c(
-      sprintf("single, %d filters", filters), sprintf("single, %d filters", 8 * filters[2L]),
-      sprintf("MoE, 8 x %d filters", filters)
-    ),
-    experts = rep(c(1, 8), c(4, 3)), filters = c(filters, 8 * filters[2L], filters)
+    model = c(sprintf("single, %d filters", single), sprintf("MoE, 8 x %d filters", task$filters)),
+    experts = rep(c(1, 8), c(length(single), length(task$filters))), filters = c(single, task$filters)
   )
 }
 
