@@ -85,14 +85,14 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                           \
-    {                                                                                                               \
-        isa::combine, isa::combine_listed, isa::cross_product, isa::outer_product, isa::inverse_norms, isa::multiply, isa::multiply3,    \
-            isa::add, isa::add_product3, isa::subtract_product, isa::subtract, isa::divide, isa::subtract_product3, \
-            isa::multiply_difference, isa::multiply_negative, isa::covariance, isa::subtract_covariance, isa::mix,  \
-            isa::all_positive, isa::clear_where_zero, isa::residuals, isa::add_finite_part, isa::weighted_sum,      \
-            isa::largest, isa::standardize, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian,          \
-            isa::weigh_density, isa::activate, #isa                                                                 \
+#define COSMOE_TABLE(isa)                                                                                             \
+    {                                                                                                                 \
+        isa::combine, isa::combine_listed, isa::cross_product, isa::outer_product, isa::inverse_norms, isa::multiply, \
+            isa::multiply3, isa::add, isa::add_product3, isa::subtract_product, isa::subtract, isa::divide,           \
+            isa::subtract_product3, isa::multiply_difference, isa::multiply_negative, isa::covariance,                \
+            isa::subtract_covariance, isa::mix, isa::all_positive, isa::clear_where_zero, isa::residuals,             \
+            isa::add_finite_part, isa::weighted_sum, isa::largest, isa::standardize, isa::softmax, isa::logarithm,    \
+            isa::exponential, isa::gaussian, isa::weigh_density, isa::activate, #isa                                  \
     }
 
 Table choose() {

@@ -35,16 +35,16 @@ template <int V, int C, class Columns>
 static inline void combine_tile(const double* a, std::size_t lda, std::size_t na, const double* start, Columns coef,
                                 double* out, std::size_t ldo) {
     Vec acc[V][C];
-    COSMOE_UNROLL for (int c = 0; c < C; ++c)
-        COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] = start ? load(start + i * COSMOE_LANES) : Vec{};
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] =
+        start ? load(start + i * COSMOE_LANES) : Vec{};
     for (std::size_t j = 0; j < na; ++j) {
         Vec v[V];
         COSMOE_UNROLL for (int i = 0; i < V; ++i) v[i] = load(a + j * lda + i * COSMOE_LANES);
-        COSMOE_UNROLL for (int c = 0; c < C; ++c)
-            COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] += v[i] * coef[c][j];
+        COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] +=
+            v[i] * coef[c][j];
     }
-    COSMOE_UNROLL for (int c = 0; c < C; ++c)
-        COSMOE_UNROLL for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i)
+        store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
 }
 
 template <int V, int C, class Columns>
@@ -88,16 +88,16 @@ template <int V, int C>
 static inline void outer_tile(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t j,
                               double* out, std::size_t ldo) {
     Vec acc[V][C];
-    COSMOE_UNROLL for (int c = 0; c < C; ++c)
-        COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] = load(out + c * ldo + i * COSMOE_LANES);
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] =
+        load(out + c * ldo + i * COSMOE_LANES);
     for (std::size_t r = 0; r < na; ++r) {
         Vec v[V];
         COSMOE_UNROLL for (int i = 0; i < V; ++i) v[i] = load(a + r * lda + i * COSMOE_LANES);
-        COSMOE_UNROLL for (int c = 0; c < C; ++c)
-            COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] += v[i] * b[r][j + c];
+        COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] +=
+            v[i] * b[r][j + c];
     }
-    COSMOE_UNROLL for (int c = 0; c < C; ++c)
-        COSMOE_UNROLL for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i)
+        store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
 }
 
 template <int C>
@@ -146,8 +146,7 @@ template <int I, int J>
 static inline void cross_tile(const double* a, std::size_t lda, const double* b, std::size_t ldb, std::size_t n,
                               double* out, std::size_t ldo) {
     Vec acc[I][J];
-    COSMOE_UNROLL for (int i = 0; i < I; ++i)
-        COSMOE_UNROLL for (int j = 0; j < J; ++j) acc[i][j] = Vec{};
+    COSMOE_UNROLL for (int i = 0; i < I; ++i) COSMOE_UNROLL for (int j = 0; j < J; ++j) acc[i][j] = Vec{};
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
         Vec vb[J];
         COSMOE_UNROLL for (int j = 0; j < J; ++j) vb[j] = load(b + j * ldb + r);
@@ -156,13 +155,12 @@ static inline void cross_tile(const double* a, std::size_t lda, const double* b,
             COSMOE_UNROLL for (int j = 0; j < J; ++j) acc[i][j] += va * vb[j];
         }
     }
-    COSMOE_UNROLL for (int j = 0; j < J; ++j)
-        COSMOE_UNROLL for (int from = 0; from < I; from += COSMOE_LANES) {
-            Vec some[COSMOE_LANES];
-            COSMOE_UNROLL for (int i = 0; i < COSMOE_LANES; ++i) some[i] = from + i < I ? acc[from + i][j] : Vec{};
-            const Vec sums = lane_sums(some);
-            for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
-        }
+    COSMOE_UNROLL for (int j = 0; j < J; ++j) COSMOE_UNROLL for (int from = 0; from < I; from += COSMOE_LANES) {
+        Vec some[COSMOE_LANES];
+        COSMOE_UNROLL for (int i = 0; i < COSMOE_LANES; ++i) some[i] = from + i < I ? acc[from + i][j] : Vec{};
+        const Vec sums = lane_sums(some);
+        for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
+    }
 }
 
 // The largest tile whose sums and factors fit the registers: 24 of 32, or 12 of 16.

@@ -10,7 +10,7 @@
 namespace cosmoe {
 namespace {
 
-constexpr std::size_t gate_rows = 64;     // samples in a block of the gate
+constexpr std::size_t gate_rows = 64;      // samples in a block of the gate
 constexpr std::size_t block_patches = 64;  // patches in a block of an expert: data, filters and gradient in cache
 constexpr std::size_t most_chunks = 16;
 constexpr std::size_t least_chunk = 512;
@@ -113,7 +113,8 @@ LayerPass::LayerPass(const LayerSpec& spec, const LayerData& data, std::size_t t
     if (spec.filters % spec.outputs() != 0) throw InvalidArgument("filters must be a multiple of the classes");
     const std::size_t share = spec.filters / spec.outputs();
     for (std::size_t c = 0; c < spec.outputs(); ++c)
-        for (std::size_t p = 0; p < data.patches; ++p) std::fill_n(classes_.col(c) + p * padded_ + c * share, share, 1.0);
+        for (std::size_t p = 0; p < data.patches; ++p)
+            std::fill_n(classes_.col(c) + p * padded_ + c * share, share, 1.0);
 }
 
 LayerPass::~LayerPass() = default;

@@ -139,12 +139,12 @@ class LayerPass {
     const Hooks& hooks_;
     std::unique_ptr<const Router> router_;
     LayerLayout layout_;
-    std::size_t padded_;           // filters, rounded up to whole vector registers
+    std::size_t padded_;  // filters, rounded up to whole vector registers
     std::size_t padded_experts_;
-    std::size_t block_;            // samples in a block of an expert
-    Buffer classes_;               // padded patches x outputs: 1 where a filter is one of the output
-    Buffer filters_;               // padded x (d + 1) for each expert in turn; the last column is the bias, or 0
-    Buffer u_;                     // padded experts x q
+    std::size_t block_;  // samples in a block of an expert
+    Buffer classes_;     // padded patches x outputs: 1 where a filter is one of the output
+    Buffer filters_;     // padded x (d + 1) for each expert in turn; the last column is the bias, or 0
+    Buffer u_;           // padded experts x q
 
     // The batch at hand.
     const std::size_t* index_ = nullptr;
