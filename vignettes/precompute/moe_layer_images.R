@@ -94,8 +94,8 @@ rotated_or_not <- function(part, seed) {
 which_digit <- function(part, seed) list(x = with_constant(part$x), y = part$y, cluster = part$y)
 
 # The first two tasks, in several sizes: networks of as many filters as a sample of the mixture sees, mixtures, and for
-# the second size a network with all the mixture's filters. With one output a sum of units that are never negative could not
-# say no: no GELU in the first task.
+# the second size a network with all the mixture's filters. With one output a sum of units that are never negative could
+# not say no: no GELU in the first task.
 classification <- list(
   rotate = list(
     name = "rotated or not", data = rotated_or_not, filters = c(2, 4, 8), activation = c("cubic", "tanh")
