@@ -248,7 +248,7 @@ stop_overflow <- function(x, layer) {
 start_run <- function(task) {
   layer <- task$layer
   dimension <- dim(task$data$x)[1L]
-  gate_size <- if (layer$experts > 1L) ncol(task$data$zeta) else 0L
+  gate_size <- if (layer$experts > 1L) nrow(task$data$zeta) else 0L
   theta <- with_seed(layer$seed, {
     size <- layer$experts * layer$filters * (dimension + (layer$protocol == "notebook"))
     expert <- task$control$init_scale / sqrt(dimension) * stats::runif(size, -1, 1)
@@ -292,7 +292,7 @@ advance_run <- function(run, task) {
   run[c("state", "status")] <- out[c("state", "status")]
   run$history <- c(run$history, list(out$history))
   if (run$status == "overflow") return(run)
-  gate_size <- if (task$layer$experts > 1L) ncol(task$data$zeta) else 0L
+  gate_size <- if (task$layer$experts > 1L) nrow(task$data$zeta) else 0L
   run$gates <- c(run$gates, list(list(step = run$state$step, gate = gate_of(run$state$theta, task$layer, gate_size))))
   if (!is.null(task$valid) && run$status != "interrupted") run <- validate_run(run, task)
   run

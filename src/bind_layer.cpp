@@ -46,7 +46,7 @@ cosmoe::LayerData as_data(const Rcpp::List& list) {
     data.cluster = memory<INTSXP>(list, "cluster", data.n);
     data.clusters = static_cast<std::size_t>(Rcpp::as<int>(list["clusters"]));
     if (list.containsElementNamed("zeta") && !Rf_isNull(list["zeta"])) {
-        data.gate_dim = static_cast<std::size_t>(Rf_ncols(list["zeta"]));
+        data.gate_dim = static_cast<std::size_t>(Rf_nrows(list["zeta"]));
         data.zeta = memory<REALSXP>(list, "zeta", data.n * data.gate_dim);
     }
     return data;

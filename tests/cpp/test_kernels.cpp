@@ -29,6 +29,7 @@ constexpr Real eps = std::numeric_limits<double>::epsilon();
 
 struct Kernels {
     decltype(&cosmoe::kernel::combine) combine;
+    decltype(&cosmoe::kernel::combine_listed) combine_listed;
     decltype(&cosmoe::kernel::cross_product) cross_product;
     decltype(&cosmoe::kernel::outer_product) outer_product;
     decltype(&cosmoe::kernel::inverse_norms) inverse_norms;
@@ -62,6 +63,7 @@ struct Kernels {
 
 constexpr Kernels in_use = {
     cosmoe::kernel::combine,
+    cosmoe::kernel::combine_listed,
     cosmoe::kernel::cross_product,
     cosmoe::kernel::outer_product,
     cosmoe::kernel::inverse_norms,
@@ -94,6 +96,7 @@ constexpr Kernels in_use = {
 };
 constexpr Kernels portable = {
     cosmoe::portable_copy::combine,
+    cosmoe::portable_copy::combine_listed,
     cosmoe::portable_copy::cross_product,
     cosmoe::portable_copy::outer_product,
     cosmoe::portable_copy::inverse_norms,
@@ -167,11 +170,32 @@ void check_products(const Kernels& kernels) {
                 CHECK(worst <= slack);
                 CHECK(!outside);
 
+                // The same numbers, from columns in the opposite order; then with a start.
+                std::vector<const double*> columns(nb);
+                for (std::size_t c = 0; c < nb; ++c) columns[c] = coef.data() + (nb - 1 - c) * ldc;
+                std::vector<double> other(ldo * nb, -7.0);
+                kernels.combine_listed(a.data(), lda, na, nullptr, columns.data(), nb, n, other.data(), ldo);
+                worst = 0;
+                for (std::size_t c = 0; c < nb; ++c)
+                    for (std::size_t r = 0; r < ldo; ++r)
+                        worst = std::max(worst, std::abs(Real(other[c * ldo + r]) - out[(nb - 1 - c) * ldo + r]));
+                CHECK(worst <= slack * 8 * static_cast<Real>(na));
+                const double* start = a.data() + na * lda;
+                kernels.combine_listed(a.data(), lda, na, start, columns.data(), nb, n, other.data(), ldo);
+                worst = 0;
+                for (std::size_t c = 0; c < nb; ++c)
+                    for (std::size_t r = 0; r < n; ++r)
+                        worst = std::max(worst,
+                                         std::abs(Real(other[c * ldo + r]) - out[(nb - 1 - c) * ldo + r] - start[r]));
+                CHECK(worst <= slack * 8 * static_cast<Real>(na + 1));
+
                 // coef's columns as rows of the second factor: nb of them, added to what is there.
                 const std::size_t ldr = nb + 1;
                 const std::vector<double> rows = uniform(ldr * (na + 1), -2, 2, seed + 3);
                 std::fill(out.begin(), out.end(), -7.0);
-                kernels.outer_product(a.data(), lda, na, rows.data(), ldr, nb, n, out.data(), ldo);
+                std::vector<const double*> listed(na);
+                for (std::size_t j = 0; j < na; ++j) listed[j] = rows.data() + j * ldr;
+                kernels.outer_product(a.data(), lda, na, listed.data(), nb, n, out.data(), ldo);
                 worst = 0, outside = false;
                 for (std::size_t c = 0; c < nb; ++c)
                     for (std::size_t r = 0; r < ldo; ++r) {

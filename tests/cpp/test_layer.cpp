@@ -38,7 +38,7 @@ Problem make(std::size_t n, std::size_t d, std::size_t patches, const LayerSpec&
     out.data.x = out.x.data(), out.data.y = out.y.data(), out.data.cluster = out.cluster.data();
     out.data.n = n, out.data.dim = d, out.data.patches = patches, out.data.clusters = 3;
     out.zeta = layer_features(spec, out.data, projection);
-    out.data.zeta = out.zeta.memptr(), out.data.gate_dim = out.zeta.n_cols;
+    out.data.zeta = out.zeta.memptr(), out.data.gate_dim = out.zeta.n_rows;
     out.theta.set_size(LayerLayout(spec, out.data).size());
     for (double& v : out.theta) v = 0.5 * draw(generator);
     return out;

@@ -52,6 +52,7 @@ namespace {
 
 struct Table {
     decltype(&portable::combine) combine;
+    decltype(&portable::combine_listed) combine_listed;
     decltype(&portable::cross_product) cross_product;
     decltype(&portable::outer_product) outer_product;
     decltype(&portable::inverse_norms) inverse_norms;
@@ -84,14 +85,14 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                           \
-    {                                                                                                               \
-        isa::combine, isa::cross_product, isa::outer_product, isa::inverse_norms, isa::multiply, isa::multiply3,    \
-            isa::add, isa::add_product3, isa::subtract_product, isa::subtract, isa::divide, isa::subtract_product3, \
-            isa::multiply_difference, isa::multiply_negative, isa::covariance, isa::subtract_covariance, isa::mix,  \
-            isa::all_positive, isa::clear_where_zero, isa::residuals, isa::add_finite_part, isa::weighted_sum,      \
-            isa::largest, isa::standardize, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian,          \
-            isa::weigh_density, isa::activate, #isa                                                                 \
+#define COSMOE_TABLE(isa)                                                                                             \
+    {                                                                                                                 \
+        isa::combine, isa::combine_listed, isa::cross_product, isa::outer_product, isa::inverse_norms, isa::multiply, \
+            isa::multiply3, isa::add, isa::add_product3, isa::subtract_product, isa::subtract, isa::divide,           \
+            isa::subtract_product3, isa::multiply_difference, isa::multiply_negative, isa::covariance,                \
+            isa::subtract_covariance, isa::mix, isa::all_positive, isa::clear_where_zero, isa::residuals,             \
+            isa::add_finite_part, isa::weighted_sum, isa::largest, isa::standardize, isa::softmax, isa::logarithm,    \
+            isa::exponential, isa::gaussian, isa::weigh_density, isa::activate, #isa                                  \
     }
 
 Table choose() {
@@ -115,14 +116,19 @@ void combine(const double* a, std::size_t lda, std::size_t na, const double* coe
     table().combine(a, lda, na, coef, ldc, nc, n, out, ldo);
 }
 
+void combine_listed(const double* a, std::size_t lda, std::size_t na, const double* start, const double* const* coef,
+                    std::size_t nc, std::size_t n, double* out, std::size_t ldo) {
+    table().combine_listed(a, lda, na, start, coef, nc, n, out, ldo);
+}
+
 void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
     table().cross_product(a, lda, na, b, ldb, nb, n, out, ldo);
 }
 
-void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
-    table().outer_product(a, lda, na, b, ldb, nb, n, out, ldo);
+    table().outer_product(a, lda, na, b, nb, n, out, ldo);
 }
 
 bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out) {

@@ -17,12 +17,16 @@ namespace kernel {
 void combine(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc, std::size_t nc,
              std::size_t n, double* out, std::size_t ldo);
 
+// out(:, c) = start + sum_j a(:, j) coef[c][j]: the same with columns of coef wherever they lie; start may be null.
+void combine_listed(const double* a, std::size_t lda, std::size_t na, const double* start, const double* const* coef,
+                    std::size_t nc, std::size_t n, double* out, std::size_t ldo);
+
 // out(i, j) += a(:, i)' b(:, j).
 void cross_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo);
 
-// out(:, j) += sum_r a(:, r) b(j, r), for j < nb and r < na: a has n rows, b has nb.
-void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+// out(:, j) += sum_r a(:, r) b[r][j], for j < nb and r < na: a has n rows.
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo);
 
 // out(i) = 1 / (sqrt(sum_j a(i, j)^2) + offset). False where a sum of squares is too small or too large for that.

@@ -1,6 +1,11 @@
 // Included once for each instruction set by kernels.cpp, inside a namespace of its own. COSMOE_LANES is the number of
 // doubles in a vector register. No include guard on purpose.
 
+// Before a loop of few rounds: the sums of a tile stay in registers only if it is unrolled early.
+#ifndef COSMOE_UNROLL
+#define COSMOE_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 typedef double Vec __attribute__((vector_size(8 * COSMOE_LANES), aligned(8), may_alias));
 
 static inline Vec load(const double* p) { return *reinterpret_cast<const Vec*>(p); }
@@ -12,77 +17,103 @@ static inline double lane_sum(Vec v) {
     return s;
 }
 
-// V registers of rows by C columns: enough sums to hide the latency of a product.
-template <int V, int C>
-static inline void combine_tile(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc,
+// Columns at equal distances, or wherever they lie.
+struct Strided {
+    const double* first;
+    std::size_t ld;
+    const double* operator[](std::size_t c) const { return first + c * ld; }
+    Strided from(std::size_t c) const { return {first + c * ld, ld}; }
+};
+struct Listed {
+    const double* const* list;
+    const double* operator[](std::size_t c) const { return list[c]; }
+    Listed from(std::size_t c) const { return {list + c}; }
+};
+
+// V registers of rows by C columns: enough sums to hide the latency of a product. They start with `start`, if any.
+template <int V, int C, class Columns>
+static inline void combine_tile(const double* a, std::size_t lda, std::size_t na, const double* start, Columns coef,
                                 double* out, std::size_t ldo) {
-    Vec acc[V][C] = {};
+    Vec acc[V][C];
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] =
+        start ? load(start + i * COSMOE_LANES) : Vec{};
     for (std::size_t j = 0; j < na; ++j) {
         Vec v[V];
-        for (int i = 0; i < V; ++i) v[i] = load(a + j * lda + i * COSMOE_LANES);
-        for (int c = 0; c < C; ++c)
-            for (int i = 0; i < V; ++i) acc[i][c] += v[i] * coef[j + c * ldc];
+        COSMOE_UNROLL for (int i = 0; i < V; ++i) v[i] = load(a + j * lda + i * COSMOE_LANES);
+        COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] +=
+            v[i] * coef[c][j];
     }
-    for (int c = 0; c < C; ++c)
-        for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i)
+        store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
 }
 
-template <int V, int C>
-static inline void combine_columns(const double* a, std::size_t lda, std::size_t na, const double* coef,
-                                   std::size_t ldc, std::size_t n, double* out, std::size_t ldo) {
+template <int V, int C, class Columns>
+static inline void combine_columns(const double* a, std::size_t lda, std::size_t na, const double* start, Columns coef,
+                                   std::size_t n, double* out, std::size_t ldo) {
+    const auto at = [start](std::size_t r) { return start ? start + r : nullptr; };
     std::size_t r = 0;
     for (; r + V * COSMOE_LANES <= n; r += V * COSMOE_LANES)
-        combine_tile<V, C>(a + r, lda, na, coef, ldc, out + r, ldo);
-    for (; r < n; r += COSMOE_LANES) combine_tile<1, C>(a + r, lda, na, coef, ldc, out + r, ldo);
+        combine_tile<V, C>(a + r, lda, na, at(r), coef, out + r, ldo);
+    for (; r < n; r += COSMOE_LANES) combine_tile<1, C>(a + r, lda, na, at(r), coef, out + r, ldo);
 }
 
 // As many columns as the registers hold sums of.
 constexpr std::size_t widest_tile = COSMOE_LANES == 8 ? 8 : 4;
 constexpr int tile_sums = COSMOE_LANES == 8 ? 16 : 8;
 
-void combine(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc, std::size_t nc,
-             std::size_t n, double* out, std::size_t ldo) {
+template <class Columns>
+static inline void combine_all(const double* a, std::size_t lda, std::size_t na, const double* start, Columns coef,
+                               std::size_t nc, std::size_t n, double* out, std::size_t ldo) {
     std::size_t c = 0;
     for (; c + widest_tile <= nc; c += widest_tile)
-        combine_columns<2, widest_tile>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+        combine_columns<2, widest_tile>(a, lda, na, start, coef.from(c), n, out + c * ldo, ldo);
     for (; c + 4 <= nc; c += 4)
-        combine_columns<tile_sums / 4, 4>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+        combine_columns<tile_sums / 4, 4>(a, lda, na, start, coef.from(c), n, out + c * ldo, ldo);
     for (; c + 2 <= nc; c += 2)
-        combine_columns<tile_sums / 2, 2>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
-    for (; c < nc; ++c) combine_columns<8, 1>(a, lda, na, coef + c * ldc, ldc, n, out + c * ldo, ldo);
+        combine_columns<tile_sums / 2, 2>(a, lda, na, start, coef.from(c), n, out + c * ldo, ldo);
+    for (; c < nc; ++c) combine_columns<8, 1>(a, lda, na, start, coef.from(c), n, out + c * ldo, ldo);
+}
+
+void combine(const double* a, std::size_t lda, std::size_t na, const double* coef, std::size_t ldc, std::size_t nc,
+             std::size_t n, double* out, std::size_t ldo) {
+    combine_all(a, lda, na, nullptr, Strided{coef, ldc}, nc, n, out, ldo);
+}
+
+void combine_listed(const double* a, std::size_t lda, std::size_t na, const double* start, const double* const* coef,
+                    std::size_t nc, std::size_t n, double* out, std::size_t ldo) {
+    combine_all(a, lda, na, start, Listed{coef}, nc, n, out, ldo);
 }
 
 template <int V, int C>
-static inline void outer_tile(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
+static inline void outer_tile(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t j,
                               double* out, std::size_t ldo) {
     Vec acc[V][C];
-    for (int c = 0; c < C; ++c)
-        for (int i = 0; i < V; ++i) acc[i][c] = load(out + c * ldo + i * COSMOE_LANES);
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] =
+        load(out + c * ldo + i * COSMOE_LANES);
     for (std::size_t r = 0; r < na; ++r) {
         Vec v[V];
-        for (int i = 0; i < V; ++i) v[i] = load(a + r * lda + i * COSMOE_LANES);
-        for (int c = 0; c < C; ++c)
-            for (int i = 0; i < V; ++i) acc[i][c] += v[i] * b[c + r * ldb];
+        COSMOE_UNROLL for (int i = 0; i < V; ++i) v[i] = load(a + r * lda + i * COSMOE_LANES);
+        COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i) acc[i][c] +=
+            v[i] * b[r][j + c];
     }
-    for (int c = 0; c < C; ++c)
-        for (int i = 0; i < V; ++i) store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
+    COSMOE_UNROLL for (int c = 0; c < C; ++c) COSMOE_UNROLL for (int i = 0; i < V; ++i)
+        store(out + c * ldo + i * COSMOE_LANES, acc[i][c]);
 }
 
 template <int C>
-static inline void outer_columns(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb,
-                                 std::size_t n, double* out, std::size_t ldo) {
+static inline void outer_columns(const double* a, std::size_t lda, std::size_t na, const double* const* b,
+                                 std::size_t j, std::size_t n, double* out, std::size_t ldo) {
     std::size_t i = 0;
-    for (; i + 2 * COSMOE_LANES <= n; i += 2 * COSMOE_LANES) outer_tile<2, C>(a + i, lda, na, b, ldb, out + i, ldo);
-    for (; i < n; i += COSMOE_LANES) outer_tile<1, C>(a + i, lda, na, b, ldb, out + i, ldo);
+    for (; i + 2 * COSMOE_LANES <= n; i += 2 * COSMOE_LANES) outer_tile<2, C>(a + i, lda, na, b, j, out + i, ldo);
+    for (; i < n; i += COSMOE_LANES) outer_tile<1, C>(a + i, lda, na, b, j, out + i, ldo);
 }
 
-void outer_product(const double* a, std::size_t lda, std::size_t na, const double* b, std::size_t ldb, std::size_t nb,
+void outer_product(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
     std::size_t j = 0;
-    for (; j + widest_tile <= nb; j += widest_tile)
-        outer_columns<widest_tile>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
-    for (; j + 2 <= nb; j += 2) outer_columns<2>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
-    for (; j < nb; ++j) outer_columns<1>(a, lda, na, b + j, ldb, n, out + j * ldo, ldo);
+    for (; j + widest_tile <= nb; j += widest_tile) outer_columns<widest_tile>(a, lda, na, b, j, n, out + j * ldo, ldo);
+    for (; j + 2 <= nb; j += 2) outer_columns<2>(a, lda, na, b, j, n, out + j * ldo, ldo);
+    for (; j < nb; ++j) outer_columns<1>(a, lda, na, b, j, n, out + j * ldo, ldo);
 }
 
 // Sums over the lanes of as many vectors as there are lanes, in one vector. Each step adds two halves of the lanes of two
@@ -114,22 +145,22 @@ static inline Vec lane_sums(const Vec* v) {
 template <int I, int J>
 static inline void cross_tile(const double* a, std::size_t lda, const double* b, std::size_t ldb, std::size_t n,
                               double* out, std::size_t ldo) {
-    Vec acc[I][J] = {};
+    Vec acc[I][J];
+    COSMOE_UNROLL for (int i = 0; i < I; ++i) COSMOE_UNROLL for (int j = 0; j < J; ++j) acc[i][j] = Vec{};
     for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
         Vec vb[J];
-        for (int j = 0; j < J; ++j) vb[j] = load(b + j * ldb + r);
-        for (int i = 0; i < I; ++i) {
+        COSMOE_UNROLL for (int j = 0; j < J; ++j) vb[j] = load(b + j * ldb + r);
+        COSMOE_UNROLL for (int i = 0; i < I; ++i) {
             const Vec va = load(a + i * lda + r);
-            for (int j = 0; j < J; ++j) acc[i][j] += va * vb[j];
+            COSMOE_UNROLL for (int j = 0; j < J; ++j) acc[i][j] += va * vb[j];
         }
     }
-    for (int j = 0; j < J; ++j)
-        for (int from = 0; from < I; from += COSMOE_LANES) {
-            Vec some[COSMOE_LANES] = {};
-            for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) some[i] = acc[from + i][j];
-            const Vec sums = lane_sums(some);
-            for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
-        }
+    COSMOE_UNROLL for (int j = 0; j < J; ++j) COSMOE_UNROLL for (int from = 0; from < I; from += COSMOE_LANES) {
+        Vec some[COSMOE_LANES];
+        COSMOE_UNROLL for (int i = 0; i < COSMOE_LANES; ++i) some[i] = from + i < I ? acc[from + i][j] : Vec{};
+        const Vec sums = lane_sums(some);
+        for (int i = 0; i < COSMOE_LANES && from + i < I; ++i) out[from + i + j * ldo] += sums[i];
+    }
 }
 
 // The largest tile whose sums and factors fit the registers: 24 of 32, or 12 of 16.

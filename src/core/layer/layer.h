@@ -44,13 +44,13 @@ struct LayerSpec {
 // Points into the host's memory.
 struct LayerData {
     const double* x = nullptr;     // d x P x n
-    const double* zeta = nullptr;  // n x q, the router's features (layer_features())
+    const double* zeta = nullptr;  // q x n, the router's features (layer_features())
     const int* y = nullptr;        // class of each sample, from 0
     const int* cluster = nullptr;  // cluster of each sample, from 0, for counts; may be null
     std::size_t n = 0, patches = 0, dim = 0, gate_dim = 0, clusters = 1;
 };
 
-// Features zeta (n x q) of the summed patches; `projection` (q x d) comes before the router's map unless it is empty.
+// Features zeta (q x n) of the summed patches; `projection` (q x d) comes before the router's map unless it is empty.
 arma::mat layer_features(const LayerSpec& spec, const LayerData& data, const arma::mat& projection);
 
 // Where the parameters lie in theta: filters J x d for each expert, then biases (J for each expert) if the protocol has
@@ -108,26 +108,27 @@ class LayerPass {
   private:
     struct Scratch;
     struct Sums;
-    // Rows of zeta, columns ld apart.
-    struct Features {
-        const double* first;
-        std::size_t ld;
-    };
-    std::unique_ptr<Scratch> new_scratch() const;
     std::size_t chunks(std::size_t count) const;
     template <class Task>
     void for_each_chunk(std::size_t count, Task task);
-    Features features(std::size_t b, std::size_t rows, Scratch& scratch) const;
+    void list_features(std::size_t b, std::size_t rows, std::size_t last, Scratch& scratch) const;
     void load_parameters(const arma::vec& theta);
+    void add_noise(const Counter& counter, std::size_t b, std::size_t rows, Scratch& scratch) const;
     void route_samples(const Counter& counter, std::size_t first, std::size_t last, const int* route, Scratch& scratch,
                        Sums& sums);
-    void fetch(const std::size_t* slots, std::size_t count) const;
-    void forward(std::size_t expert, const std::size_t* slots, std::size_t count, Scratch& scratch) const;
+    void fetch_samples(const std::size_t* slots, std::size_t count) const;
+    void forward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
+                 Scratch& scratch) const;
+    void mix_samples(const std::size_t* positions, std::size_t count, std::size_t chunk_first, Scratch& scratch,
+                     Sums& sums) const;
     void backward(std::size_t expert, const std::size_t* slots, std::size_t count, std::size_t chunk_first,
-                  Scratch& scratch, Sums& sums) const;
+                  Scratch& scratch, Sums& sums);
     void sort_by_expert(std::size_t first, std::size_t last, Scratch& scratch) const;
+    template <class Task>
+    void for_each_block(std::size_t first, std::size_t last, Task task) const;
     void add_experts(std::size_t first, std::size_t last, bool learn, Scratch& scratch, Sums& sums);
-    void mix_sample(std::size_t position, std::size_t chunk_first, Scratch& scratch, Sums& sums) const;
+    template <class Then>
+    void mix_chunk(std::size_t first, std::size_t last, Scratch& scratch, Sums& sums, Then then) const;
     void add_gate(std::size_t first, std::size_t last, const std::vector<double>& share, Scratch& scratch,
                   Sums& sums) const;
     std::size_t sample(std::size_t position) const { return index_ ? index_[position] : position; }
@@ -138,10 +139,12 @@ class LayerPass {
     const Hooks& hooks_;
     std::unique_ptr<const Router> router_;
     LayerLayout layout_;
-    std::size_t padded_;           // filters, rounded up to whole vector registers
-    std::size_t inputs_;           // d, and one more that is always 1 where filters have biases
-    std::vector<Buffer> filters_;  // padded x inputs for each expert
-    arma::mat u_;                  // q x experts
+    std::size_t padded_;  // filters, rounded up to whole vector registers
+    std::size_t padded_experts_;
+    std::size_t block_;  // samples in a block of an expert
+    Buffer classes_;     // padded patches x outputs: 1 where a filter is one of the output
+    Buffer filters_;     // padded x (d + 1) for each expert in turn; the last column is the bias, or 0
+    Buffer u_;           // padded experts x q
 
     // The batch at hand.
     const std::size_t* index_ = nullptr;
