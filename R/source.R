@@ -67,9 +67,10 @@
 #' @return An object of class `row_source`, a list of functions and a description.
 #'
 #' @section Recipes:
-#' Tried: functions, RSQLite, nanoparquet, tables of arrow, the plans `sequential`, `multisession` and `cluster` (local
-#' processes, one of which is killed during the fit). Written by the documentation of the packages, not tried: datasets
-#' of arrow, DuckDB, mirai, Slurm, Spark. The last three rest on the interface of future alone.
+#' Tried: functions, RSQLite, nanoparquet, tables of arrow, the plans `sequential`, `multisession`, `cluster` and
+#' `future.mirai::mirai_cluster` (local processes, one of which is killed during the fit). Written by the documentation
+#' of the packages, not tried: datasets of arrow, DuckDB, Slurm, Spark. The last two rest on the interface of future
+#' alone.
 #' ```r
 #' # Parquet files by Arrow
 #' fit_cosine_moe(y ~ x1 + x2, arrow::open_dataset("folder"), k = 3)

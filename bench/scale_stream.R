@@ -5,7 +5,8 @@
 # By default n = 1e6, a temporary folder, one worker (this process), and 1e6 rows a shard.
 #
 # Simulates n x 10 rows (doubles) from four experts with a linear gate, writes them with nanoparquet, fits k = 4 from a
-# start that is off, and prints rows per second, passes, seconds and the peak of memory. The shards are deleted.
+# start that is off, and prints rows per second, passes, seconds and the peak of memory. The shards are deleted. Run from the
+# package's main folder it also writes the figures into inst/extdata/streams.csv.
 
 arguments <- commandArgs(TRUE)
 given <- function(i, otherwise) if (length(arguments) >= i) arguments[i] else otherwise
@@ -78,6 +79,19 @@ run <- function() {
   cat(sprintf("%.3g rows per second and reading\n", n * scans / seconds))
   cat(sprintf("peak memory %.0f MB (%.0f MB before the fit)\n", peak_memory(), at_rest))
   cat(sprintf("residual standard deviation %.4f\n", fit$sigma))
+  record(data.frame(
+    n = n, shards = shards, workers = workers, passes = passes, readings = round(scans, 1), seconds = round(seconds, 1),
+    peak_mb = round(peak_memory()), rest_mb = round(at_rest)
+  ))
+}
+
+# The runs that the vignette "How it scales" shows: one of each size and number of workers.
+record <- function(run, file = file.path("inst", "extdata", "streams.csv")) {
+  if (!dir.exists(dirname(file))) return(invisible())
+  known <- if (file.exists(file)) utils::read.csv(file)
+  same <- known$n == run$n & known$workers == run$workers
+  runs <- rbind(known[!same, ], run)
+  utils::write.csv(runs[order(runs$n, runs$workers), ], file, row.names = FALSE)
 }
 
 run()

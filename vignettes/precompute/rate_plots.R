@@ -86,25 +86,73 @@ checks <- do.call(rbind, Map(function(study, k, expert) {
     }))
   )
 }, studies, cases$k, cases$expert))
+# Is it the sample size? With a hundredth of the noise a sample tells as much as one 10,000 times as large.
+message("low noise")
+deep <- function(k, expert, sigma, fits, reps = settings$reps) {
+  rate_study(
+    truth_of(k, expert, perturbed),
+    n = sizes_to(3:5), reps = reps, sigma = sigma, loss = losses, fits = fits,
+    path = kept_in("rate-plots", "deep", k, expert, sigma)
+  )
+}
+noises <- c(0.1, 0.01, 0.001)
+over <- expand.grid(sigma = noises, expert = c("gelu", "tanh"), stringsAsFactors = FALSE)
+deep_over <- Map(function(expert, sigma) {
+  deep(2, expert, sigma, list(`perturbed, over` = list(k = 3, control = compact)))
+}, over$expert, over$sigma)
+deep_exact <- lapply(2:3, function(k) {
+  deep(k, "linear", min(noises), reps = 3 * settings$reps, fits = list(
+    `perturbed, exact` = list(k = k), `vanilla, exact` = list(truth = truth_of(k, "linear", vanilla), k = k)
+  ))
+})
+low <- function(k, expert, study, ...) cbind(k = k, expert = expert, check_slope(summary(study), ...))
+checks <- rbind(
+  checks,
+  do.call(rbind, Map(function(k, study) {
+    rbind(
+      low(k, "linear", study, "perturbed, exact", "L2", -0.55, -0.45, "low noise, exact, perturbed: aligned L2"),
+      low(k, "linear", study, "vanilla, exact", "L2_raw", -0.1, 0.1, "low noise, exact, vanilla: raw L1 is flat"),
+      low(k, "linear", study, "vanilla, exact", "L2_direction", -0.55, -0.45, "low noise, exact, vanilla: directions"),
+      low(k, "linear", study, "vanilla, exact", "L2_expert", -0.55, -0.45, "low noise, exact, vanilla: experts")
+    )
+  }, 2:3, deep_exact)),
+  do.call(rbind, Map(function(expert, sigma, study) {
+    low(2, expert, study, "perturbed, over", "L3_u", -0.6, -0.4, paste("over-specified: aligned L3 in u, noise", sigma))
+  }, over$expert, over$sigma, deep_over))
+)
+
 checks[c("slope", "boot_lower", "boot_upper")] <- signif(checks[c("slope", "boot_lower", "boot_upper")], 3)
 rownames(checks) <- NULL
 print(checks, row.names = FALSE)
 message(sum(checks$holds), " of ", nrow(checks), " outcomes hold")
 
 # Why some do not: quantiles of the aligned L3, gates at their bound, and what the search from cold starts finds.
-spread <- do.call(rbind, Map(function(study, name) {
-  rows <- study$results[study$results$arm == "perturbed, over", ]
+spread_of <- function(of, ...) {
+  rows <- of$results[of$results$arm == "perturbed, over", ]
   do.call(rbind, lapply(split(rows, rows$n), function(own) {
     data.frame(
-      study = name, n = own$n[1], L3_low = stats::quantile(own$L3, 0.25), L3_median = stats::median(own$L3),
-      L3_high = stats::quantile(own$L3, 0.75), saturated = mean(own$L3 > 0.99 * sum(exp(study$truth$beta0))),
-      u_median = stats::median(own$L3_u), at_bound = mean(own$boundary > 0), expert_bound = mean(own$expert_bound > 0),
+      ..., n = own$n[1], L3_low = stats::quantile(own$L3, 0.25), L3_median = stats::median(own$L3),
+      L3_high = stats::quantile(own$L3, 0.75), saturated = mean(own$L3 > 0.99 * sum(exp(of$truth$beta0))),
+      u_mean = mean(own$L3_u), u_median = stats::median(own$L3_u), multi_mean = mean(own$L3_u_multi, na.rm = TRUE),
+      at_bound = mean(own$boundary > 0), expert_bound = mean(own$expert_bound > 0),
       gain = mean(own$gain), not_converged = mean(own$status != "converged")
     )
   }))
-}, studies, names(studies)))
-spread[-(1:2)] <- signif(spread[-(1:2)], 3)
-rownames(spread) <- NULL
+}
+short <- function(table) {
+  numbers <- vapply(table, is.double, NA) & !names(table) %in% c("n", "sigma")
+  table[numbers] <- lapply(table[numbers], signif, 3)
+  rownames(table) <- NULL
+  table
+}
+spread <- short(do.call(rbind, Map(function(study, name) spread_of(study, study = name), studies, names(studies))))
+deep_spread <- short(do.call(rbind, Map(function(study, expert, sigma) {
+  spread_of(study, expert = expert, sigma = sigma)
+}, deep_over, over$expert, over$sigma)))
+deep_rates <- short(do.call(rbind, Map(function(study, expert, sigma) {
+  rates <- summary(study)$rates
+  cbind(expert = expert, sigma = sigma, rates[rates$loss %in% c("L3", "L3_u", "L3_u_multi", "prediction"), ])
+}, deep_over, over$expert, over$sigma)))
 
 message("starts from nowhere")
 cold <- rate_study(
@@ -134,7 +182,8 @@ ship(
   list(
     summaries = lapply(studies, small_summary),
     late = lapply(studies, function(study) small_summary(from(study, 1000))$rates),
-    checks = checks, spread = spread, cold = cold, far = small_summary(far), gains = gains,
+    checks = checks, spread = spread, deep_spread = deep_spread, deep_rates = deep_rates,
+    deep_exact = lapply(deep_exact, small_summary), cold = cold, far = small_summary(far), gains = gains,
     seconds = sum(vapply(studies, function(study) sum(study$results$time, na.rm = TRUE), 0))
   ),
   "rate-plots.rds"
