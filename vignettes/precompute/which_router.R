@@ -162,7 +162,8 @@ began <- Sys.time()
 for (rep in seq_len(repeats)) {
   rows <- which(tasks$rep == rep)
   values <- future.apply::future_lapply(rows, function(i) run_task(tasks[i, ]),
-    future.seed = NULL, future.packages = "cosmoe", future.scheduling = 10
+    future.seed = NULL, future.packages = "cosmoe", future.scheduling = 10,
+    future.globals = ls(globalenv()) # the methods call functions of this script
   )
   message(sprintf("repeat %d of %d: %.0f s", rep, repeats, as.numeric(Sys.time() - began, units = "secs")))
 
