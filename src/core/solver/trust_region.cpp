@@ -96,12 +96,14 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             const auto promises_nothing = [&]() {
                 if (fresh.is_empty()) fresh = natural_scale(here, constraints);
                 if (!wide.ok) wide = solve_step(hessian, gradient, model.scale(fresh), residual_norm, limits);
-                if (!wide.ok || wide.predicted > enough) return false;
-                if (bend.is_empty()) return true;
-                // Along straight lines as well, as the certificate judges.
-                const LocalModel straight(here, out.theta, constraints);
-                const Step other = solve_step(straight.hessian(), gradient, model.scale(fresh), residual_norm, limits);
-                return other.ok && other.predicted <= enough;
+                if (wide.ok && wide.predicted <= enough && !bend.is_empty()) {
+                    // Along straight lines as well, as the certificate judges.
+                    const LocalModel straight(here, out.theta, constraints);
+                    const Step other =
+                        solve_step(straight.hessian(), gradient, model.scale(fresh), residual_norm, limits);
+                    if (other.ok && other.predicted > wide.predicted) wide = other;
+                }
+                return wide.ok && wide.predicted <= enough;
             };
             bool tried_wide = false;
             // Steps from this point, without new derivatives, until one is accepted.
