@@ -15,8 +15,10 @@
 #'   quarter of the starts (20 at least) end in the same best solution, and this is clearly better than the model with
 #'   one expert less, few others are tried; with fewer than 20 starts all are drawn.
 #' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the
-#'   objective with its derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100;
-#'   the default 500 leaves room for those whose minimum lies at or near infinity.
+#'   objective with its derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100.
+#'   Linear and constant experts that are too many for the data can take thousands, since differences of such experts,
+#'   ever larger, with gates that are ever more alike, fit ever better; the default 500 ends such runs, whose sum of
+#'   squares then changes by little, with the status `"max_passes"`.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below
 #'   this fraction of the residual variance. The default 1e-6 is far below what the data can tell: parameters are then
 #'   within about a thousandth of their standard errors of the solution.

@@ -43,6 +43,18 @@ dispersion_count <- function(likelihood, k) {
   switch(likelihood$dispersions, none = 0L, equal = 1L, free = as.integer(k))
 }
 
+# Whether means lie where the family has no density.
+is_outside <- function(family, mean) {
+  is.na(mean) | switch(family$name, gaussian = FALSE, binomial = mean < 0 | mean > 1, mean <= 0)
+}
+
+# Links whose inverse keeps to the means that the family allows.
+has_safe_link <- function(family) {
+  family$name == "gaussian" || family$link %in% switch(family$name,
+    binomial = c("logit", "probit", "cloglog"), poisson = c("log", "sqrt"), "log"
+  )
+}
+
 dispersion_name <- function(family) if (family$name == "gaussian") "sigma" else "shape"
 
 # An identity link may be scaled together with the response.

@@ -239,11 +239,18 @@ check_start <- function(start, data, settings) {
     stop_input("start$beta", I("infinite"), "finite (to start on the boundary, give the fit that reached it)")
   }
   list(
-    beta = check_matrix(start$beta, d_gate, k),
+    beta = check_matrix(rows_by_name(start$beta, data$names$z), d_gate, k),
     b = check_vector(start$b, k),
-    experts = check_matrix(start$experts, q, k),
+    experts = check_matrix(rows_by_name(start$experts, expert_par_names(settings$expert, data$names$x)), q, k),
     u = NULL
   )
+}
+
+# In the order of `names` where the rows have these names: coef() has the intercept first, a fit last.
+rows_by_name <- function(value, names) {
+  given <- rownames(value)
+  if (is.null(given) || !setequal(given, names) || anyDuplicated(given)) return(value)
+  value[names, , drop = FALSE]
 }
 
 start_from_fit <- function(fit, d_gate, k, q, settings) {

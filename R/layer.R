@@ -22,6 +22,7 @@
 #'   [router_linear()], [router_cosine()], [router_perturbed_cosine()]. It acts on the sum of the patches; the scores
 #'   \eqn{h_m} are those of the router with \eqn{\beta_m = \theta_m}.
 #' @param top_k Number of experts that see a sample; the choice is by h + r, and F is the sum of their \eqn{g_m f_m}.
+#'   The default is that of the router, or 1, as in the paper.
 #' @param noise Routing noise: `"uniform"` on \[0, 1), `"gaussian"` (standard normal) or `"none"`.
 #' @param protocol `"paper"` or `"notebook"`; see Details.
 #' @param optimizer `"ngd"`: normalised gradient descent for each expert (a step of length `rate` in the direction of
@@ -116,7 +117,7 @@
 #' @export
 fit_moe_layer <- function(x, y, experts = 8, filters = 16,
                           activation = c("cubic", "linear", "relu", "gelu", "celu", "tanh"), router = "linear",
-                          top_k = 1, noise = c("uniform", "gaussian", "none"), protocol = c("paper", "notebook"),
+                          top_k = NULL, noise = c("uniform", "gaussian", "none"), protocol = c("paper", "notebook"),
                           optimizer = c("ngd", "adam"), rates = NULL, steps = 501, batch = "full", balance = 0,
                           valid = NULL, seed = NULL, cluster = NULL, init_scale = 0.001, weight_decay = 0, stop = NULL,
                           fresh_noise = TRUE, projection = NULL, every = 10, patience = 10, checkpoint = NULL,
@@ -129,7 +130,7 @@ fit_moe_layer <- function(x, y, experts = 8, filters = 16,
   experts <- check_count(experts)
   if (experts > n) stop_input("experts", experts, sprintf("at most the number of samples, %d", n))
   router <- as_router(router)
-  router$top_k <- check_count(top_k, upper = experts)
+  router$top_k <- layer_top_k(top_k, router, experts)
   layer <- list(
     router = unclass(router), activation = check_choice(activation, layer_activations), experts = experts,
     filters = check_count(filters), classes = length(labels$values),
@@ -161,6 +162,14 @@ fit_moe_layer <- function(x, y, experts = 8, filters = 16,
     class = "moe_layer"
   )
   finish_layer(fit, data)
+}
+
+layer_top_k <- function(top_k, router, experts) {
+  if (is.null(top_k)) top_k <- if (is.null(router$top_k)) 1L else router$top_k
+  if (!is.null(router$top_k) && !identical(as.double(top_k), as.double(router$top_k))) {
+    stop_input("top_k", top_k, sprintf("absent, or %d as in the router", router$top_k))
+  }
+  check_count(top_k, upper = experts)
 }
 
 layer_activations <- c("cubic", "linear", "relu", "gelu", "celu", "tanh")

@@ -280,7 +280,12 @@ best_run <- function(runs) {
   sound <- is.finite(objective) & !are_degenerate(runs)
   contained <- unlist(lapply(runs, function(run) run$contained))
   if (any(sound) && min(objective[sound]) <= min(contained, Inf) + 1e-6) objective[!sound] <- Inf
-  if (any(is.finite(objective))) which.min(objective) else 1L
+  if (!any(is.finite(objective))) return(1L)
+  # Of runs that end at the same objective, up to rounding, one that knows that it has arrived.
+  least <- min(objective)
+  tied <- which(objective <= least + 1e-10 * abs(least))
+  arrived <- tied[vapply(runs[tied], function(run) identical(run$status, "converged"), NA)]
+  if (length(arrived)) arrived[which.min(objective[arrived])] else which.min(objective)
 }
 
 are_degenerate <- function(runs) vapply(runs, function(run) isTRUE(run$degenerate), NA)
@@ -366,13 +371,16 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     outcome <- sweep_rows(
       core_model(router, expert, k), rows, par[c("u", "b", "eta")], data$w, control$threads, mixture
     )
+    outside <- experts_outside(core_model(router, expert, k), rows, par, data, likelihood, control$threads)
   } else {
     outcome <- search$sweep(par)
+    outside <- integer()
   }
   by <- order(-outcome$gate_mean)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
   found$spike <- if (length(best$phi) > 1L) sort(match(spikes, by)) else if (length(spikes)) seq_len(k) else integer()
+  found$outside <- sort(match(outside, by))
   # With few distinct rows, or experts without effect, fewer parameters matter than the model has. Near infinity the
   # rank is an accident of rounding. Information criteria of likelihoods count the model's own.
   rank <- max(best$certificate$rank, 1L)
@@ -396,6 +404,16 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     convergence = c(convergence_of(best, control, by), last_iterate(best, search$rows)),
     diagnostics = found
   ))
+}
+
+# Experts whose mean leaves the family's range in rows where they have weight: there their density is 0, and the
+# likelihood has an edge that its derivatives know nothing of.
+experts_outside <- function(model, rows, par, data, likelihood, threads) {
+  if (is.null(likelihood) || has_safe_link(likelihood$family)) return(integer())
+  at <- core_call(core_predict(model, rows, par[c("u", "b", "eta")], threads))
+  mean <- mean_of_link(likelihood$family, at$expert + if (is.null(data$offset)) 0 else data$offset)
+  counted <- if (is.null(data$w)) TRUE else data$w > 0
+  which(colSums(counted & at$gate > 1e-3 & is_outside(likelihood$family, mean)) > 0)
 }
 
 # Centre and scale of the gate's covariates that are part of the model, NULL where they are not.

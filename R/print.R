@@ -280,6 +280,7 @@ fit_notes <- function(fit) {
     } else {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
+    about("Expert", found$outside, outside_words("has"), outside_words("have")),
     if (length(found$spike)) spike_words(fit),
     separated_response_words(fit),
     about("Expert", setdiff(few_rows(fit), found$spike),
@@ -297,6 +298,13 @@ fit_notes <- function(fit) {
     if (!is_em(fit) && isTRUE(r_squared(fit) < 0)) {
       "The fit is worse than a constant: it has diverged or not begun to converge. Try other settings or more starts."
     }
+  )
+}
+
+outside_words <- function(has) {
+  paste(
+    has, "means that the family does not allow in rows where it has weight: the likelihood has edges there, at which a",
+    "run may stop below the maximum. Try a link that keeps to the range."
   )
 }
 

@@ -184,3 +184,53 @@ test_that("dates and times along the axis", {
     expect_silent(plot(fit))
   }
 })
+
+test_that("experts whose means leave the family's range are named, and there are no standard errors", {
+  data <- ref_with_seed(3, {
+    x <- stats::rnorm(250)
+    z <- stats::rnorm(250)
+    first <- stats::runif(250) < stats::plogis(1 + 1.5 * z)
+    data.frame(y = stats::rpois(250, exp(ifelse(first, 1 + 0.5 * x, -0.5 - 0.5 * x))), x, z)
+  })
+  fit_with <- function(link) {
+    set.seed(1)
+    suppressWarnings(fit_cosine_moe(y ~ x | z, data,
+      method = "em", family = poisson(link), router = "linear", control = moe_control(n_starts = 8)
+    ))
+  }
+  fit <- fit_with("identity")
+  means <- predict(fit, type = "experts")
+  outside <- which(colSums(means <= 0 & predict(fit, type = "gate") > 1e-3) > 0)
+  expect_length(outside, 1)
+  expect_identical(fit$diagnostics$outside, unname(outside))
+  expect_output(print(summary(fit)), "has means that the family does not allow")
+  expect_warning(expect_true(all(is.na(vcov(fit)))), "does not allow")
+  expect_length(fit_with("log")$diagnostics$outside, 0)
+})
+
+test_that("of runs with the same objective one that has converged is returned", {
+  data <- ref_with_seed(101, {
+    x <- stats::rnorm(200)
+    g <- factor(sample(c("a", "b", "c"), 200, TRUE))
+    data.frame(g, y = ifelse(stats::runif(200) > 0.5, 1 + 2 * x, -1 - x) + (g == "b"))
+  })
+  # Saturated in g: many solutions.
+  for (seed in 1:4) {
+    set.seed(seed)
+    fit <- fit_cosine_moe(y ~ g | g, data, control = moe_control(n_starts = 6))
+    expect_equal(fit$sse, stats::deviance(stats::lm(y ~ g, data)), tolerance = 1e-9)
+    expect_true(fit$convergence$converged)
+  }
+})
+
+test_that("starts may have their rows in any order, by name", {
+  data <- clear_data("linear", "linear", 1, n = 200)
+  fit <- fit_clear(data, start = data$truth[c("beta", "b", "experts")])
+  one <- moe_control(max_passes = 1, short_passes = 1)
+  start <- list(beta = fit$gate$beta, b = fit$gate$b, experts = fit$experts)
+  named <- list(beta = fit$gate$beta[2:1, ], b = fit$gate$b, experts = coef(fit, "experts"))
+  expect_identical(rownames(named$experts)[1], "(Intercept)")
+  expect_identical(
+    quiet_fit_clear(data, start = named, control = one)$sse, quiet_fit_clear(data, start = start, control = one)$sse
+  )
+})

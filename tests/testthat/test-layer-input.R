@@ -118,3 +118,21 @@ test_that("bad new data, simulations, tables and pictures are refused", {
     refuse_layer(simulate_patches(signals = 1))
   })
 })
+
+test_that("top_k is the router's where it has one, and may not contradict it", {
+  data <- simulate_patches(1, 60, seed = 1)
+  fit <- function(...) fit_moe_layer(data$x, data$y, experts = 3, filters = 4, steps = 2, seed = 1, ...)
+  by_router <- fit(router = router_cosine(top_k = 2))
+  expect_identical(dim(predict(by_router, data$x, type = "expert")), c(60L, 2L))
+  expect_identical(coef(by_router), coef(fit(router = "cosine", top_k = 2)))
+  expect_null(dim(predict(fit(router = "cosine"), data$x, type = "expert")))
+  expect_error(fit(router = router_cosine(top_k = 2), top_k = 1), "as in the router", class = "cosmoe_error_input")
+})
+
+test_that("samples that do not fit the layer have one class of error", {
+  data <- simulate_patches(1, 60, seed = 1)
+  fit <- fit_moe_layer(data$x, data$y, experts = 3, filters = 4, steps = 2, seed = 1)
+  for (bad in list(data$x * NaN, data$x[, , 0, drop = FALSE], data$x[, -1, , drop = FALSE], "a", NULL)) {
+    expect_error(predict(fit, bad), class = "cosmoe_error_newdata")
+  }
+})
