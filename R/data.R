@@ -119,8 +119,12 @@ as_data <- function(data) {
 # The model frame of all parts. Its arguments are evaluated in the data, as in lm(); the data are already evaluated,
 # once, and go by a name of their own.
 training_frame <- function(formula, data, call, env) {
+  arguments <- c("subset", "weights", "na.action", "offset")
+  default <- !"na.action" %in% names(call) && is.null(attr(data, "na.action")) &&
+    identical(getOption("na.action"), "na.omit")
   frame <- tryCatch(
-    eval_frame(formula, data, call, env, c("subset", "weights", "na.action", "offset")),
+    if (default) eval_frame(formula, data, call, env, arguments, na.action = omit_missing)
+    else eval_frame(formula, data, call, env, arguments),
     error = function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
   )
   if (attr(attr(frame, "terms"), "response") != 1L) {
@@ -132,6 +136,12 @@ training_frame <- function(formula, data, call, env) {
     stop_data("There are no rows to fit", reason, ".")
   }
   frame
+}
+
+# na.omit(), but rows without missing values are not copied.
+omit_missing <- function(object, ...) {
+  missing <- vapply(object, function(v) if (is.object(v) || is.list(v)) any(is.na(v)) else anyNA(v), NA)
+  if (any(missing)) stats::na.omit(object, ...) else object
 }
 
 eval_frame <- function(formula, data, call, env, arguments, ...) {
@@ -214,9 +224,14 @@ bind_numbers <- function(terms, variables, n) {
   factors <- attr(terms, "factors")
   if (length(labels) && !all(colSums(factors > 0L) > 0L)) stop_data("The response is among the covariates.")
   used <- vapply(seq_along(labels), function(j) which(factors[, j] > 0L), 0L)
-  design <- as.double(unlist(variables[used], use.names = FALSE))
-  dim(design) <- c(n, length(labels))
-  list(design = design, names = labels, contrasts = NULL)
+  list(design = join_columns(variables[used], n), names = labels, contrasts = NULL)
+}
+
+# A double matrix in one copy, of integers, too: after an empty double unlist() makes doubles of all that follows.
+join_columns <- function(columns, n) {
+  matrix <- unlist(c(list(double()), columns), use.names = FALSE)
+  dim(matrix) <- c(n, length(columns))
+  matrix
 }
 
 has_single_level <- function(v) {
@@ -232,7 +247,9 @@ as_covariates <- function(x, argument) {
     if (length(other)) {
       stop_data("`", argument, "` has columns that are not numeric: ", enumerate(other), ". Use a formula for factors.")
     }
-    x <- as.matrix(x)
+    plain <- !any(vapply(x, function(v) is.object(v) || !is.null(dim(v)), NA))
+    rows <- if (.row_names_info(x) > 0L) row.names(x)
+    x <- if (plain) structure(join_columns(x, nrow(x)), dimnames = list(rows, names(x))) else as.matrix(x)
   }
   if (!is.numeric(x) || is.factor(x) || length(dim(x)) > 2L) {
     stop_input(argument, x, "a numeric matrix or a data frame of numeric columns")

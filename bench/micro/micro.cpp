@@ -107,6 +107,8 @@ struct Problem {
     double multiply_adds(Order order, bool em = false) const {
         const double k = static_cast<double>(model.layout.k()), d = static_cast<double>(model.layout.dx());
         const double predictors = 2 * k * (d + 1), symmetric = (d + 1) * (d + 2) / 2;
+        // A sparse gate has to know all scores, whatever it chooses.
+        if (sparse() && order < Order::normal) return (k + chosen() * (order == Order::value ? 1 : 3)) * (d + 1);
         if (order == Order::value) return predictors;
         if (order == Order::gradient) return 2 * predictors;
         const double within = k * (k + 1) / 2, between = k * k;
@@ -116,6 +118,9 @@ struct Problem {
         const double matrix = 2 * within * symmetric + between * (same ? symmetric : (d + 1) * (d + 1));
         return 2 * predictors + (order == Order::hessian ? 2 : 1) * matrix;
     }
+
+    bool sparse() const { return model.spec.router.top_k > 0; }
+    double chosen() const { return static_cast<double>(sparse() ? model.spec.router.top_k : model.layout.k()); }
 
     std::size_t n;
     std::vector<double> x, y;
@@ -133,7 +138,7 @@ void pass(benchmark::State& state, Order order, std::size_t d, std::size_t k, st
     for (auto _ : state) benchmark::DoNotOptimize(evaluation.evaluate(problem.theta, order).value);
     const double rows = static_cast<double>(problem.n);
     const double curves = expert == "gelu" ? 2 : 1;  // GELU needs the density for its distribution function
-    count(state, rows * problem.multiply_adds(order), rows * curves * static_cast<double>(k), rows);
+    count(state, rows * problem.multiply_adds(order), rows * curves * problem.chosen(), rows);
 }
 
 // A step of EM for Gaussian experts: responsibilities, scores, and the matrix of the complete data's information.

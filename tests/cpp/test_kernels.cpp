@@ -32,6 +32,9 @@ struct Kernels {
     decltype(&cosmoe::kernel::combine_listed) combine_listed;
     decltype(&cosmoe::kernel::cross_product) cross_product;
     decltype(&cosmoe::kernel::outer_product) outer_product;
+    decltype(&cosmoe::kernel::transpose) transpose;
+    decltype(&cosmoe::kernel::dot_listed) dot_listed;
+    decltype(&cosmoe::kernel::add_listed) add_listed;
     decltype(&cosmoe::kernel::inverse_norms) inverse_norms;
     decltype(&cosmoe::kernel::multiply) multiply;
     decltype(&cosmoe::kernel::multiply3) multiply3;
@@ -66,6 +69,9 @@ constexpr Kernels in_use = {
     cosmoe::kernel::combine_listed,
     cosmoe::kernel::cross_product,
     cosmoe::kernel::outer_product,
+    cosmoe::kernel::transpose,
+    cosmoe::kernel::dot_listed,
+    cosmoe::kernel::add_listed,
     cosmoe::kernel::inverse_norms,
     cosmoe::kernel::multiply,
     cosmoe::kernel::multiply3,
@@ -99,6 +105,9 @@ constexpr Kernels portable = {
     cosmoe::portable_copy::combine_listed,
     cosmoe::portable_copy::cross_product,
     cosmoe::portable_copy::outer_product,
+    cosmoe::portable_copy::transpose,
+    cosmoe::portable_copy::dot_listed,
+    cosmoe::portable_copy::add_listed,
     cosmoe::portable_copy::inverse_norms,
     cosmoe::portable_copy::multiply,
     cosmoe::portable_copy::multiply3,
@@ -355,20 +364,63 @@ void check_largest(const Kernels& kernels) {
         std::vector<double> score(n * k);
         for (double& v : score) v = draw(generator);
         score[3] = -std::numeric_limits<double>::infinity();
+        score[5] = score[n + 7] = std::nan("");  // the smallest of all
         for (std::size_t top = 1; top <= k; ++top) {
             std::vector<double> value(n * k), number(n * k);
             kernels.largest(score.data(), n, k, n, top, value.data(), number.data(), n);
             for (std::size_t r = 0; r < n; ++r) {
                 std::vector<std::size_t> order(k);
                 for (std::size_t c = 0; c < k; ++c) order[c] = c;
+                const auto at = [&](std::size_t c) {
+                    const double v = score[c * n + r];
+                    return std::isnan(v) ? -std::numeric_limits<double>::infinity() : v;
+                };
                 std::stable_sort(order.begin(), order.end(),
-                                 [&](std::size_t c, std::size_t d) { return score[c * n + r] > score[d * n + r]; });
+                                 [&](std::size_t c, std::size_t d) { return at(c) > at(d); });
                 for (std::size_t j = 0; j < top; ++j)
-                    CHECK(number[j * n + r] == static_cast<double>(order[j]) &&
-                          value[j * n + r] == score[order[j] * n + r]);
+                    CHECK(number[j * n + r] == static_cast<double>(order[j]) && value[j * n + r] == at(order[j]));
             }
         }
     }
+}
+
+// Small whole numbers: sums are exact in any order.
+void check_listed(const Kernels& kernels) {
+    std::mt19937 generator(12);
+    std::uniform_int_distribution<int> draw(-9, 9);
+    for (const std::size_t rows : {8, 16, 40})
+        for (const std::size_t n : {8, 24, 256}) {
+            const std::size_t columns = rows - 3, lda = n + 8;
+            std::vector<double> a(lda * columns), t((rows + 1) * n, -7.0), c(n), lists(rows * 5), dots(n);
+            for (auto* numbers : {&a, &c, &lists})
+                for (double& v : *numbers) v = draw(generator);
+            kernels.transpose(a.data(), lda, columns, n, t.data(), rows + 1);
+            bool right = true;
+            for (std::size_t r = 0; r < n; ++r)
+                for (std::size_t j = 0; j <= rows; ++j)
+                    right = right && t[r * (rows + 1) + j] == (j < columns ? a[j * lda + r] : -7.0);
+            CHECK(right);
+            std::vector<double> sums = lists;
+            std::vector<const double*> from(n);
+            std::vector<double*> to(n);
+            for (std::size_t r = 0; r < n; ++r) {
+                const std::size_t m = static_cast<std::size_t>(draw(generator) + 9) % 5;
+                from[r] = lists.data() + m * rows, to[r] = sums.data() + m * rows;
+            }
+            kernels.dot_listed(t.data(), rows + 1, rows, from.data(), n, dots.data());
+            kernels.add_listed(t.data(), rows + 1, rows, c.data(), n, to.data());
+            std::vector<double> expected = lists;
+            for (std::size_t r = 0; r < n; ++r) {
+                double dot = 0;
+                for (std::size_t j = 0; j < rows; ++j) {
+                    dot += t[r * (rows + 1) + j] * from[r][j];
+                    expected[static_cast<std::size_t>(from[r] - lists.data()) + j] += c[r] * t[r * (rows + 1) + j];
+                }
+                right = right && dots[r] == dot;
+            }
+            CHECK(right);
+            CHECK(sums == expected);
+        }
 }
 
 void check_elementwise(const Kernels& kernels) {
@@ -676,6 +728,7 @@ int main() {
         check_extreme_norms(*kernels);
         check_weighted(*kernels);
         check_largest(*kernels);
+        check_listed(*kernels);
         check_elementwise(*kernels);
         check_exp(*kernels);
         check_softmax(*kernels);

@@ -13,6 +13,8 @@
 #include "check.h"
 #include "common/errors.h"
 #include "differences.h"
+#include "regression/family.h"
+#include "regression/likelihood.h"
 #include "regression/pass.h"
 
 namespace {
@@ -154,8 +156,14 @@ void check_derivatives(const ModelSpec& spec, bool exact_second = true) {
         const arma::vec theta = random_theta(model, seed);
         check_value(model, data, theta);
         const Evaluation e = pass.evaluate(theta, Order::hessian);
-        CHECK(pass.evaluate(theta, Order::value).value == e.value);
-        CHECK(same(pass.evaluate(theta, Order::gradient).gradient, e.gradient));
+        const Evaluation first = pass.evaluate(theta, Order::gradient);
+        CHECK(pass.evaluate(theta, Order::value).value == first.value);
+        if (spec.router.top_k == 0) {
+            CHECK(first.value == e.value);
+            CHECK(same(first.gradient, e.gradient));
+        }
+        CHECK_NEAR(first.value, e.value, 1e-13 * e.value);
+        check_near(first.gradient, e.gradient, 1e-13);
         CHECK(same(pass.evaluate(theta, Order::normal).normal, e.normal));
         CHECK(same(e.hessian, e.hessian.t().eval()));
         CHECK(same(e.normal, e.normal.t().eval()));
@@ -411,8 +419,8 @@ void check_exceptions() {
 void check_sorted_rows() {
     for (const std::string router : {"linear", "perturbed_cosine"})
         for (const bool shared : {false, true})
-            for (const std::size_t top_k : {1, 2, 3}) {
-                ModelSpec spec = model_spec(shared ? "gelu" : "network", 6);
+            for (const std::size_t top_k : {1, 2, 3, 4}) {
+                ModelSpec spec = model_spec(top_k % 2 == shared ? "gelu" : "network", 6);
                 spec.expert.hidden = 2;
                 spec.router.name = router, spec.router.top_k = top_k;
                 Data data(6000, 3, 3, 21);
@@ -432,7 +440,11 @@ void check_sorted_rows() {
                 check_near(at.gradient, -jacobian.t() * (data.w % r), 1e-12);
                 check_near(at.normal, jacobian.t() * (jacobian.each_col() % data.w), 1e-12);
                 check_near(pass.evaluate(theta, Order::normal).normal, at.normal, 1e-15);
-                check_near(pass.evaluate(theta, Order::gradient).gradient, at.gradient, 1e-13);
+                const Evaluation first = pass.evaluate(theta, Order::gradient);
+                check_near(first.gradient, at.gradient, 1e-13);
+                CHECK_NEAR(first.value, at.value, 1e-13 * at.value);
+                CHECK(pass.evaluate(theta, Order::value).value == first.value);
+                CHECK(same(Pass(model, data.rows, 2, no_hooks).evaluate(theta, Order::gradient), first));
                 arma::vec direction = random_theta(model, 6);
                 // Gates stay: only their biases move.
                 for (std::size_t m = 0; m < 6; ++m)
@@ -443,6 +455,43 @@ void check_sorted_rows() {
                                         (2 * h);
                 check_near(at.hessian * direction, slope, 1e-7);
                 CHECK(same(Pass(model, data.rows, 3, no_hooks).evaluate(theta, Order::hessian), at));
+            }
+}
+
+// The same for a likelihood, with rows without weight.
+void check_sorted_likelihood() {
+    const auto family = make_family(FamilySpec());
+    const LikelihoodCriterion criterion(*family);
+    for (const std::string expert : {"tanh", "constant"})
+        for (const std::size_t dispersions : {1, 7})
+            for (const std::size_t top_k : {1, 2, 3}) {
+                ModelSpec spec = model_spec(expert, 7);
+                spec.router.name = "cosine", spec.router.top_k = top_k, spec.dispersions = dispersions;
+                Data data(5003, 2, 3, 22);
+                for (arma::uword i = 0; i < 5003; i += 5) data.w[i] = 0, data.y[i] = std::nan("");
+                const Model model(spec, 2, 3);
+                const arma::vec theta = random_theta(model, 7);
+                const Pass pass(model, data.rows, 1, no_hooks, criterion);
+                arma::mat gate(5003, 7), mean(5003, 7), scores(5003, theta.n_elem, arma::fill::zeros);
+                pass.predict(theta, {nullptr, gate.memptr(), mean.memptr(), nullptr});
+                double value = 0;
+                for (arma::uword i = 0; i < 5003; ++i) {
+                    double density = 0;
+                    for (arma::uword m = 0; m < 7; ++m) {
+                        const double sigma = std::exp(theta[static_cast<arma::uword>(model.layout.dispersion(m))]);
+                        const double z = (data.y[i] - mean(i, m)) / sigma;
+                        density += gate(i, m) * std::exp(-0.5 * z * z) / (sigma * std::sqrt(2 * arma::datum::pi));
+                    }
+                    if (data.w[i] > 0) value -= data.w[i] * std::log(density);
+                }
+                pass.jacobian(theta, scores.memptr());
+                for (arma::uword i = 0; i < 5003; i += 5) scores.row(i).zeros();
+                for (const Order order : {Order::gradient, Order::normal}) {
+                    const Evaluation at = pass.evaluate(theta, order);
+                    CHECK_NEAR(at.value, value, 1e-10 * std::abs(value));
+                    check_near(at.gradient, scores.t() * data.w, 1e-11);
+                    CHECK(same(Pass(model, data.rows, 3, no_hooks, criterion).evaluate(theta, order), at));
+                }
             }
 }
 
@@ -458,5 +507,6 @@ int main() {
     check_interrupts();
     check_exceptions();
     check_sorted_rows();
+    check_sorted_likelihood();
     return check::report();
 }

@@ -344,3 +344,72 @@ test_that("the object adds up: offset, weights, degrees of freedom, names", {
   given$beta[2] <- 7
   expect_equal(check_start(given, model, settings), c(given, list(u = NULL)))
 })
+
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
+# The sizes in bytes of what `expr` allocates in pieces larger than `least`.
+allocated <- function(expr, least) {
+  log <- tempfile()
+  on.exit(unlink(log))
+  utils::Rprofmem(log, threshold = least)
+  tryCatch(expr, finally = utils::Rprofmem(NULL))
+  as.numeric(sub(" ?:.*", "", grep("^[0-9]", readLines(log), value = TRUE)))
+}
+
+test_that("covariates are copied once at most, of integers and data frames, too", {
+  skip_if_not(capabilities("profmem"))
+  set.seed(4)
+  n <- 50000
+  numbers <- matrix(rnorm(6 * n), n, dimnames = list(NULL, paste0("x", 1:6)))
+  whole <- matrix(sample.int(50L, 6 * n, TRUE), n, dimnames = dimnames(numbers))
+  y <- rnorm(n)
+  copies <- function(expr) sum(allocated(expr, 8 * n * 6)) / (8 * n * 6)
+  expect_lt(copies(data_from_matrix(numbers, y)), 0.1)
+  expect_lt(copies(data_from_matrix(whole, y)), 1.1)
+  expect_lt(copies(data_from_matrix(as.data.frame(numbers), y)), 1.1)
+  expect_lt(copies(data_from_matrix(as.data.frame(whole), y)), 1.1)
+  for (x in list(numbers, whole)) {
+    data <- data.frame(y, x)
+    call <- quote(fit_cosine_moe(formula, data))
+    # Columns by themselves: typical values look at each, twice.
+    sizes <- allocated(made <- data_from_formula(y ~ ., data, call, environment()), 8 * n - 1)
+    expect_equal(sum(sizes > 8 * n * 5), 1)
+    expect_lte(sum(sizes < 8 * n * 5), 2 * 6 + 1)
+    expect_identical(made$x, unname(x) + 0)
+  }
+})
+
+test_that("rows with missing values are left out as na.omit() does it", {
+  set.seed(5)
+  data <- data.frame(y = rnorm(40), x = rnorm(40), g = factor(rep(c("a", "b", "c", "d"), 10)))
+  call <- quote(fit_cosine_moe(formula, data))
+  frame_of <- function(data) data_from_formula(y ~ x + g, data, call, environment())$model
+  as_lm <- function(data) stats::model.frame(y ~ x + g, data, drop.unused.levels = TRUE)
+  same <- function(data) expect_equal(frame_of(data), as_lm(data), ignore_attr = c("terms", "formula"))
+  same(data)
+  data$x[3] <- NaN
+  data$y[40] <- NA
+  same(data)
+  data$g[data$g == "c"] <- NA
+  same(data)
+  expect_identical(levels(frame_of(data)$g), c("a", "b", "d"))
+  expect_identical(attr(frame_of(data), "na.action"), attr(as_lm(data), "na.action"))
+  # Other actions are asked, as before.
+  call$na.action <- quote(stats::na.fail)
+  expect_error(frame_of(data), class = "cosmoe_error_data")
+  old <- options(na.action = "na.fail")
+  on.exit(options(old))
+  call$na.action <- NULL
+  expect_error(frame_of(data), class = "cosmoe_error_data")
+})
+
+test_that("a data frame of integers and numbers is the matrix it stands for", {
+  data <- data.frame(a = 1:5, b = c(0.5, 2, 3, 1, 7))
+  expect_identical(as_covariates(data, "x"), as.matrix(data))
+  row.names(data) <- letters[1:5]
+  expect_identical(as_covariates(data, "x"), as.matrix(data))
+  whole <- as_covariates(data["a"], "x")
+  expect_identical(whole, matrix(as.double(1:5), 5, dimnames = list(letters[1:5], "a")))
+  data$m <- matrix(1:10, 5)
+  expect_identical(as_covariates(data, "x"), as.matrix(data))
+})

@@ -55,6 +55,9 @@ struct Table {
     decltype(&portable::combine_listed) combine_listed;
     decltype(&portable::cross_product) cross_product;
     decltype(&portable::outer_product) outer_product;
+    decltype(&portable::transpose) transpose;
+    decltype(&portable::dot_listed) dot_listed;
+    decltype(&portable::add_listed) add_listed;
     decltype(&portable::inverse_norms) inverse_norms;
     decltype(&portable::multiply) multiply;
     decltype(&portable::multiply3) multiply3;
@@ -85,14 +88,15 @@ struct Table {
     const char* name;
 };
 
-#define COSMOE_TABLE(isa)                                                                                             \
-    {                                                                                                                 \
-        isa::combine, isa::combine_listed, isa::cross_product, isa::outer_product, isa::inverse_norms, isa::multiply, \
-            isa::multiply3, isa::add, isa::add_product3, isa::subtract_product, isa::subtract, isa::divide,           \
-            isa::subtract_product3, isa::multiply_difference, isa::multiply_negative, isa::covariance,                \
-            isa::subtract_covariance, isa::mix, isa::all_positive, isa::clear_where_zero, isa::residuals,             \
-            isa::add_finite_part, isa::weighted_sum, isa::largest, isa::standardize, isa::softmax, isa::logarithm,    \
-            isa::exponential, isa::gaussian, isa::weigh_density, isa::activate, #isa                                  \
+#define COSMOE_TABLE(isa)                                                                                           \
+    {                                                                                                               \
+        isa::combine, isa::combine_listed, isa::cross_product, isa::outer_product, isa::transpose, isa::dot_listed, \
+            isa::add_listed, isa::inverse_norms, isa::multiply, isa::multiply3, isa::add, isa::add_product3,        \
+            isa::subtract_product, isa::subtract, isa::divide, isa::subtract_product3, isa::multiply_difference,    \
+            isa::multiply_negative, isa::covariance, isa::subtract_covariance, isa::mix, isa::all_positive,         \
+            isa::clear_where_zero, isa::residuals, isa::add_finite_part, isa::weighted_sum, isa::largest,           \
+            isa::standardize, isa::softmax, isa::logarithm, isa::exponential, isa::gaussian, isa::weigh_density,    \
+            isa::activate, #isa                                                                                     \
     }
 
 Table choose() {
@@ -129,6 +133,19 @@ void cross_product(const double* a, std::size_t lda, std::size_t na, const doubl
 void outer_product(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo) {
     table().outer_product(a, lda, na, b, nb, n, out, ldo);
+}
+
+void transpose(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out, std::size_t ldo) {
+    table().transpose(a, lda, na, n, out, ldo);
+}
+
+void dot_listed(const double* a, std::size_t lda, std::size_t rows, const double* const* b, std::size_t n,
+                double* out) {
+    table().dot_listed(a, lda, rows, b, n, out);
+}
+
+void add_listed(const double* a, std::size_t lda, std::size_t rows, const double* c, std::size_t n, double* const* b) {
+    table().add_listed(a, lda, rows, c, n, b);
 }
 
 bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out) {

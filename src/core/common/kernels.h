@@ -29,6 +29,13 @@ void cross_product(const double* a, std::size_t lda, std::size_t na, const doubl
 void outer_product(const double* a, std::size_t lda, std::size_t na, const double* const* b, std::size_t nb,
                    std::size_t n, double* out, std::size_t ldo);
 
+// out(c, r) = a(r, c), for c < na and r < n.
+void transpose(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out, std::size_t ldo);
+
+// out(r) = a(:, r)' b[r], and b[r] += a(:, r) c(r), for r < n; a has `rows` rows, a multiple of `lane_multiple`.
+void dot_listed(const double* a, std::size_t lda, std::size_t rows, const double* const* b, std::size_t n, double* out);
+void add_listed(const double* a, std::size_t lda, std::size_t rows, const double* c, std::size_t n, double* const* b);
+
 // out(i) = 1 / (sqrt(sum_j a(i, j)^2) + offset). False where a sum of squares is too small or too large for that.
 bool inverse_norms(const double* a, std::size_t lda, std::size_t na, std::size_t n, double offset, double* out);
 
@@ -69,7 +76,8 @@ void add_finite_part(const double* p, const double* a, std::size_t n, double* ou
 // The sum of w (a - b + c) over positive w.
 double weighted_sum(const double* w, const double* a, const double* b, const double* c, std::size_t n);
 
-// The `top` largest of the k columns in each row, largest first, and their numbers; equal ones in the order of columns.
+// The `top` largest of the k columns in each row, largest first, and their numbers; equal ones in the order of columns,
+// NaN as -infinity.
 void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, std::size_t top, double* value,
              double* number, std::size_t ldo);
 

@@ -142,6 +142,32 @@ static inline Vec lane_sums(const Vec* v) {
 #endif
 }
 
+void transpose(const double* a, std::size_t lda, std::size_t na, std::size_t n, double* out, std::size_t ldo) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES)
+        for (std::size_t c = 0; c < na; ++c) {
+            const Vec v = load(a + c * lda + r);
+            COSMOE_UNROLL for (int l = 0; l < COSMOE_LANES; ++l) out[(r + l) * ldo + c] = v[l];
+        }
+}
+
+void dot_listed(const double* a, std::size_t lda, std::size_t rows, const double* const* b, std::size_t n,
+                double* out) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
+        Vec acc[COSMOE_LANES];
+        COSMOE_UNROLL for (int l = 0; l < COSMOE_LANES; ++l) acc[l] = Vec{};
+        for (std::size_t j = 0; j < rows; j += COSMOE_LANES)
+            COSMOE_UNROLL for (int l = 0; l < COSMOE_LANES; ++l) acc[l] +=
+                load(a + (r + l) * lda + j) * load(b[r + l] + j);
+        store(out + r, lane_sums(acc));
+    }
+}
+
+void add_listed(const double* a, std::size_t lda, std::size_t rows, const double* c, std::size_t n, double* const* b) {
+    for (std::size_t r = 0; r < n; ++r)
+        for (std::size_t j = 0; j < rows; j += COSMOE_LANES)
+            store(b[r] + j, load(b[r] + j) + load(a + r * lda + j) * c[r]);
+}
+
 template <int I, int J>
 static inline void cross_tile(const double* a, std::size_t lda, const double* b, std::size_t ldb, std::size_t n,
                               double* out, std::size_t ldo) {
@@ -346,24 +372,48 @@ double weighted_sum(const double* w, const double* a, const double* b, const dou
     return lane_sum(value);
 }
 
-// Each number goes down the list of the largest so far until it is larger; from there on those in the list move down by
-// one. An empty place has the number -1.
-void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, std::size_t top, double* value,
-             double* number, std::size_t ldo) {
-    for (std::size_t r = 0; r < n; r += COSMOE_LANES) {
-        for (std::size_t j = 0; j < top; ++j) store(number + j * ldo + r, Vec{} - 1.0);
-        for (std::size_t c = 0; c < k; ++c) {
-            Vec own = load(score + c * ld + r), name = Vec{} + static_cast<double>(c);
-            auto moves = name < 0.0;
-            for (std::size_t j = 0; j < top && j <= c; ++j) {
-                const Vec other = load(value + j * ldo + r), other_name = load(number + j * ldo + r);
-                moves = moves | (own > other) | (other_name < 0.0);
-                store(value + j * ldo + r, moves ? own : other);
-                store(number + j * ldo + r, moves ? name : other_name);
-                own = moves ? other : own, name = moves ? other_name : name;
-            }
+// Each number goes down a list, largest first, and changes places with all that are not larger. From the last column to
+// the first: of equal numbers that of the first column comes to lie above. NaN counts as the smallest number.
+template <int Top>
+static inline void largest_few(const double* score, std::size_t ld, std::size_t k, double* value, double* number,
+                               std::size_t ldo) {
+    const Vec lowest = Vec{} - std::numeric_limits<double>::infinity();
+    Vec best[Top], names[Top];
+    COSMOE_UNROLL for (int j = 0; j < Top; ++j) best[j] = lowest, names[j] = Vec{};
+    for (std::size_t c = k; c-- > 0;) {
+        Vec own = load(score + c * ld), name = Vec{} + static_cast<double>(c);
+        own = own == own ? own : lowest;
+        COSMOE_UNROLL for (int j = 0; j < Top; ++j) {
+            const Vec other = best[j], other_name = names[j];
+            best[j] = own < other ? other : own, names[j] = own < other ? other_name : name;
+            name = own < other ? name : other_name, own = own < other ? own : other;
         }
     }
+    COSMOE_UNROLL for (int j = 0; j < Top; ++j) store(value + j * ldo, best[j]), store(number + j * ldo, names[j]);
+}
+
+// The same with the list in memory.
+static inline void largest_many(const double* score, std::size_t ld, std::size_t k, std::size_t top, double* value,
+                                double* number, std::size_t ldo) {
+    const Vec lowest = Vec{} - std::numeric_limits<double>::infinity();
+    for (std::size_t j = 0; j < top; ++j) store(value + j * ldo, lowest), store(number + j * ldo, Vec{});
+    for (std::size_t c = k; c-- > 0;) {
+        Vec own = load(score + c * ld), name = Vec{} + static_cast<double>(c);
+        own = own == own ? own : lowest;
+        for (std::size_t j = 0; j < top; ++j) {
+            const Vec other = load(value + j * ldo), other_name = load(number + j * ldo);
+            store(value + j * ldo, own < other ? other : own), store(number + j * ldo, own < other ? other_name : name);
+            name = own < other ? name : other_name, own = own < other ? own : other;
+        }
+    }
+}
+
+void largest(const double* score, std::size_t ld, std::size_t k, std::size_t n, std::size_t top, double* value,
+             double* number, std::size_t ldo) {
+    for (std::size_t r = 0; r < n; r += COSMOE_LANES)
+        if (top == 1) largest_few<1>(score + r, ld, k, value + r, number + r, ldo);
+        else if (top == 2) largest_few<2>(score + r, ld, k, value + r, number + r, ldo);
+        else largest_many(score + r, ld, k, top, value + r, number + r, ldo);
 }
 
 // The next block of the column is asked for ahead of time: no processor looks beyond a page by itself.

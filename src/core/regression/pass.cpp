@@ -149,6 +149,8 @@ Pass::Pass(const Model& model, const Rows& rows, std::size_t threads, const Hook
     if (few.dispersions > 1) few.dispersions = few.k;
     few_model_ = std::make_unique<Model>(few, model.layout.dx(), model.layout.dz());
     few_ = std::make_unique<Pass>(*few_model_, rows, 1, hooks, criterion);
+    // An expert is its one predictor: nothing else depends on which one a row is sent to.
+    scatters_ = model.expert->wide() == 1 && model.expert->scalars() == 0 && model.spec.dispersions <= 1;
 }
 
 std::shared_ptr<Block> Pass::lend_block() const {
@@ -191,17 +193,19 @@ void Pass::for_each_chunk(std::size_t rows, Task task) const {
         });
 }
 
+void Pass::load_features(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const {
+    block.n = round_up(count, lane_multiple), block.valid = count;
+    if (aliased_) load_experts(rows_, first, count, block.n, index, block.x);
+    else load_block(rows_, *model_.router, first, count, block.n, index, block.x, block.zeta);
+}
+
 // Fills logit, p, h, f and, with derivatives, first and second.
 void Pass::forward(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta,
                    int derivatives, Block& block) const {
     const Layout& layout = model_.layout;
     const std::size_t k = layout.k(), n = round_up(count, lane_multiple), ld = block_rows;
-    const std::size_t own = block.predictors, curved = block.curved, wide = model_.expert->wide();
-    const std::size_t dx = layout.dx(), dz = layout.dz();
-    block.n = n, block.valid = count;
-    if (aliased_) load_experts(rows_, first, count, n, index, block.x);
-    else load_block(rows_, *model_.router, first, count, n, index, block.x, block.zeta);
-
+    const std::size_t wide = model_.expert->wide(), dx = layout.dx(), dz = layout.dz();
+    load_features(first, count, index, block);
     const double* zeta = aliased_ ? block.x.col(0) : block.zeta.col(0);
     const bool sparse = is_sparse(model_);
     // A column of theta holds a gate's bias last, as the features hold ones.
@@ -216,8 +220,16 @@ void Pass::forward(std::size_t first, std::size_t count, const std::size_t* inde
     for (std::size_t m = 0; wide > 1 && m < k; ++m)
         kernel::combine(block.x.col(0), ld, dx + 1, eta + m * layout.q(), dx + 1, wide, n, block.wide.col(m * wide),
                         ld);
+    evaluate_experts(eta, derivatives, block);
+}
+
+// h, f, first and second from the wide predictors and the gate.
+void Pass::evaluate_experts(const double* eta, int derivatives, Block& block) const {
+    const Layout& layout = model_.layout;
+    const std::size_t k = layout.k(), n = block.n, ld = block_rows;
+    const std::size_t own = block.predictors, curved = block.curved, wide = model_.expert->wide();
     for (std::size_t m = 0; m < k; ++m) {
-        const ExpertBlock rows{block.x, dx, n, count, block.wide.col(m * wide)};
+        const ExpertBlock rows{block.x, layout.dx(), n, block.valid, block.wide.col(m * wide)};
         model_.expert->evaluate(rows, eta + m * layout.q(), derivatives, block.h.col(m), block.first.col(m * own),
                                 block.second.col(m * curved), block.scratch);
         // An expert without weight must not turn an overflow of its own into NaN.
@@ -345,13 +357,14 @@ arma::mat Pass::unpack(const Sums& sums, Order order, bool exact) const {
 Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t* index, std::size_t count) const {
     // Sorted rows are best in few chunks, since each has every set of experts once; but threads need some.
     std::size_t parts = chunks(count);
-    bool sort = false;
+    bool sort = false, scatter = false;
     if (few_ && theta.is_finite()) {
         const std::size_t sets = number_of_sets(model_.layout.k(), few_model_->layout.k(), count);
         const std::size_t few =
             std::max(std::min<std::size_t>(parts, 8), count / (16 * std::max<std::size_t>(1, sets)));
         sort = worth_sorting(std::min(count, chunk_size(count, std::min(parts, few))));
-        if (sort) parts = std::min(parts, few);
+        scatter = sort && scatters_ && order < Order::normal;
+        if (sort && !scatter) parts = std::min(parts, few);
     }
     const std::size_t size = chunk_size(count, parts);
     const Sums zero(order == Order::value ? 0 : widest() * model_.layout.predictors().size(),
@@ -368,7 +381,8 @@ Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t
         },
         [&](std::size_t c, Scratch& scratch, const auto& go_on) {
             const std::size_t from = std::min(count, c * size), to = std::min(count, from + size);
-            if (sort) add_sorted(from, to, index, theta, order, go_on, *scratch.block, scratch.sums);
+            if (scatter) add_scattered(from, to, index, theta, order, go_on, *scratch.block, scratch.sums);
+            else if (sort) add_sorted(from, to, index, theta, order, go_on, *scratch.block, scratch.sums);
             else
                 for_each_block(from, to, [&](std::size_t first, std::size_t rows) {
                     if (go_on()) add_block(first, rows, index, theta, order, *scratch.block, scratch.sums);
@@ -387,7 +401,7 @@ Evaluation Pass::evaluate(const arma::vec& theta, Order order, const std::size_t
 // ---- sparse gates ----------------------------------------------------------------------------------------------------
 
 // The work of a pass with matrices, in rows times experts squared: every set of experts fills lanes with empty rows, and
-// costs about as much again as 32 rows. Passes without matrices take the same way, for the same bits of the value.
+// costs about as much again as 32 rows.
 bool Pass::worth_sorting(std::size_t rows) const {
     if (!few_ || rows == 0) return false;
     const std::size_t k = model_.layout.k(), chosen = few_model_->layout.k();
@@ -395,18 +409,22 @@ bool Pass::worth_sorting(std::size_t rows) const {
     return sets * (round_up((rows + sets - 1) / sets, lane_multiple) + 32) * chosen * chosen < rows * k * k;
 }
 
+// The largest scores of a block's rows into `p`, their experts into `mask`: of k columns, both are free for that.
+void Pass::choose(const arma::vec& theta, std::size_t n, Block& block) const {
+    const Layout& layout = model_.layout;
+    const double* zeta = aliased_ ? block.x.col(0) : block.zeta.col(0);
+    kernel::combine(zeta, block_rows, layout.dz(), theta.memptr(), layout.dz() + 1, layout.k(), n, block.logit.col(0),
+                    block_rows);
+    largest_scores(block.logit, layout.k(), n, few_model_->layout.k(), block.p, block.mask);
+}
+
 // Appends the rows of a block, each with the set of its experts.
 void Pass::route(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Block& block,
                  std::vector<std::pair<std::uint64_t, std::size_t>>& rows) const {
-    const Layout& layout = model_.layout;
-    const std::size_t k = layout.k(), chosen = few_model_->layout.k(), n = round_up(count, lane_multiple);
+    const std::size_t chosen = few_model_->layout.k(), n = round_up(count, lane_multiple);
     if (aliased_) load_experts(rows_, first, count, n, index, block.x);
     else load_gates(rows_, *model_.router, first, count, n, index, block.zeta);
-    const double* zeta = aliased_ ? block.x.col(0) : block.zeta.col(0);
-    kernel::combine(zeta, block_rows, layout.dz(), theta.memptr(), layout.dz() + 1, k, n, block.logit.col(0),
-                    block_rows);
-    // p and mask, of k columns, are free for the largest scores and their experts.
-    largest_scores(block.logit, k, n, chosen, block.p, block.mask);
+    choose(theta, n, block);
     for (std::size_t i = 0; i < count; ++i) {
         std::uint64_t set = 0;
         for (std::size_t j = 0; j < chosen; ++j) set |= std::uint64_t{1} << static_cast<int>(block.mask.col(j)[i]);
@@ -451,6 +469,60 @@ void Pass::add_sorted(std::size_t first, std::size_t last, const std::size_t* in
         });
         add_few(experts, few, order, sums);
     }
+}
+
+// Without matrices there are few products for each expert of a row: rows stay where they are, as experts 1, 2, ... of a
+// dense model, and what is sent to an expert is added row by row, on lanes across the features.
+template <class GoOn>
+void Pass::add_scattered(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta,
+                         Order order, const GoOn& go_on, Block& block, Sums& sums) const {
+    const Layout &all = model_.layout, &layout = few_model_->layout;
+    const std::size_t chosen = layout.k(), wide = widest();
+    const int derivatives = order == Order::value ? 0 : 1;
+    const std::shared_ptr<Block> few = few_->lend_block();
+    arma::vec few_theta(layout.size(), arma::fill::zeros);
+    if (all.dispersions() > 0) few_theta[layout.dispersion(0)] = theta[all.dispersion(0)];
+    Buffer eta(wide, all.k()), x(wide, block_rows), zeta(wide, aliased_ ? 0 : block_rows);
+    for (std::size_t m = 0; m < all.k(); ++m) std::copy_n(theta.memptr() + all.eta(m), all.q(), eta.col(m));
+    Buffer gradient(wide, order == Order::value ? 0 : model_.layout.predictors().size());  // on whole cache lines
+    std::vector<std::size_t> expert(block_rows * chosen);
+    std::vector<const double*> from(block_rows);
+    std::vector<double*> to(block_rows);
+    for_each_block(first, last, [&](std::size_t start, std::size_t count) {
+        if (!go_on()) return;
+        load_features(start, count, index, block);
+        const std::size_t n = few->n = block.n;
+        few->valid = count;
+        choose(theta, n, block);
+        kernel::transpose(block.x.col(0), block_rows, all.dx() + 1, n, x.col(0), wide);
+        for (std::size_t j = 0; j < chosen; ++j) {
+            for (std::size_t i = 0; i < n; ++i) {
+                const std::size_t m = expert[j * block_rows + i] = static_cast<std::size_t>(block.mask.col(j)[i]);
+                few->logit.col(j)[i] = block.p.col(j)[i] + theta[all.bias(m)];
+                from[i] = eta.col(m);
+            }
+            kernel::dot_listed(x.col(0), wide, wide, from.data(), n, few->wide.col(j));
+        }
+        gate_probabilities(few->logit, nullptr, chosen, n, 0, few->mask, few->p, &few->norm);
+        few_->evaluate_experts(few_theta.memptr() + layout.eta(0), derivatives, *few);
+        few_->load_rows(start, count, index, *few);
+        sums.value += criterion_.add_rows(layout, few_theta, derivatives, *few);
+        if (order == Order::value) return;
+        if (!aliased_) kernel::transpose(block.zeta.col(0), block_rows, all.dz() + 1, n, zeta.col(0), wide);
+        for (std::size_t s = 0; s < layout.predictors().size(); ++s) {
+            const Predictor& p = layout.predictors()[s];
+            const bool gate = p.features == Features::gate;
+            for (std::size_t i = 0; i < n; ++i) {
+                const std::size_t m = expert[p.owner * block_rows + i];
+                to[i] = gradient.col(gate ? m : all.predictor(m, p.local));
+            }
+            const double* weighted = few->weighted.col(s);
+            for (std::size_t i = 0; p.dispersion && i < n; ++i) *to[i] += weighted[i];
+            if (!p.dispersion)
+                kernel::add_listed(gate && !aliased_ ? zeta.col(0) : x.col(0), wide, wide, weighted, n, to.data());
+        }
+    });
+    for (std::size_t i = 0; i < gradient.rows() * gradient.cols(); ++i) sums.gradient[i] += gradient.col(0)[i];
 }
 
 // Adds sums over `experts` to those over all.

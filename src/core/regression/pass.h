@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/chunks.h"
 #include "common/hooks.h"
 #include "expert/expert.h"
 #include "gate/router.h"
@@ -70,8 +71,10 @@ class Pass {
     struct Total;  // adds them in order
     std::shared_ptr<Block> lend_block() const;
     void load_rows(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const;
+    void load_features(std::size_t first, std::size_t count, const std::size_t* index, Block& block) const;
     void forward(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta,
                  int derivatives, Block& block) const;
+    void evaluate_experts(const double* eta, int derivatives, Block& block) const;
     void add_block(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Order order,
                    Block& block, Sums& sums) const;
     void add_group(const PairGroup& group, Order order, Block& block, double* sums) const;
@@ -85,11 +88,16 @@ class Pass {
     template <class GoOn>
     void add_sorted(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta, Order order,
                     const GoOn& go_on, Block& block, Sums& sums) const;
+    template <class GoOn>
+    void add_scattered(std::size_t first, std::size_t last, const std::size_t* index, const arma::vec& theta,
+                       Order order, const GoOn& go_on, Block& block, Sums& sums) const;
+    void choose(const arma::vec& theta, std::size_t n, Block& block) const;
     void route(std::size_t first, std::size_t count, const std::size_t* index, const arma::vec& theta, Block& block,
                std::vector<std::pair<std::uint64_t, std::size_t>>& rows) const;
     void add_few(const std::vector<std::size_t>& experts, const Sums& few, Order order, Sums& sums) const;
 
-    std::size_t widest() const { return std::max(model_.layout.dx(), model_.layout.dz()) + 1; }
+    // Features of a predictor at most, on whole lanes.
+    std::size_t widest() const { return round_up(std::max(model_.layout.dx(), model_.layout.dz()) + 1, lane_multiple); }
     // The features of a predictor, under one name where gate and experts have the same.
     Features features_of(const Predictor& predictor) const {
         return aliased_ && predictor.features == Features::gate ? Features::expert : predictor.features;
@@ -111,6 +119,7 @@ class Pass {
     mutable std::vector<std::unique_ptr<Block>> spare_;  // from one evaluation to the next
     std::unique_ptr<const Model> few_model_;             // a dense model of top_k experts
     std::unique_ptr<const Pass> few_;
+    bool scatters_ = false;  // whether passes without matrices can do without sorting
 };
 
 }  // namespace cosmoe
