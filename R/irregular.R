@@ -71,7 +71,9 @@ structural_irregularities <- function(fit) {
     about("gate", found$boundary, "is on the boundary", "are on the boundary"),
     if (at_cosine_limit(fit)) "the gates are as far apart as a cosine router allows",
     about("expert", found$expert_bound, "is on its bound", "are on their bound"),
-    about("expert", found$outside, "has means that the family does not allow", "have means that the family does not allow"),
+    about(
+      "expert", found$outside, "has means that the family does not allow", "have means that the family does not allow"
+    ),
     about("expert", found$empty, "has lost all weight", "have lost all weight"),
     about("expert", found$runaway, "has run off to infinity", "have run off to infinity"),
     about("expert", sort(unique(unlist(found$coincident))), "coincides with another", "coincide")
