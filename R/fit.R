@@ -238,10 +238,12 @@ check_start <- function(start, data, settings) {
   if (is.numeric(start$beta) && any(is.infinite(start$beta))) {
     stop_input("start$beta", I("infinite"), "finite (to start on the boundary, give the fit that reached it)")
   }
+  start$beta <- rows_by_name(start$beta, data$names$z)
+  start$experts <- rows_by_name(start$experts, expert_par_names(settings$expert, data$names$x))
   list(
-    beta = check_matrix(rows_by_name(start$beta, data$names$z), d_gate, k),
+    beta = check_matrix(start$beta, d_gate, k),
     b = check_vector(start$b, k),
-    experts = check_matrix(rows_by_name(start$experts, expert_par_names(settings$expert, data$names$x)), q, k),
+    experts = check_matrix(start$experts, q, k),
     u = NULL
   )
 }

@@ -173,8 +173,18 @@ test_that("one expert, one covariate and many covariates work", {
 test_that("the value is the same whatever derivatives are asked", {
   each_case(function(case, label) {
     values <- vapply(0:3, function(order) evaluate(case, order)$value, numeric(1))
-    expect_identical(values, rep(values[1], 4), label = label)
-    expect_identical(evaluate(case, 1)$gradient, evaluate(case, 3)$gradient, label = label)
+    gradients <- lapply(1:3, function(order) evaluate(case, order)$gradient)
+    expect_identical(values[1:2], rep(values[1], 2), label = label)
+    expect_identical(values[3:4], rep(values[3], 2), label = label)
+    expect_identical(gradients[[2]], gradients[[3]], label = label)
+    if (grepl("top_k 0", label)) {
+      expect_identical(values, rep(values[1], 4), label = label)
+      expect_identical(gradients[[1]], gradients[[3]], label = label)
+    } else {
+      # Sparse gates: without matrices rows are not sorted, and sums are made in another order.
+      expect_equal(values, rep(values[1], 4), tolerance = 1e-13, label = label)
+      expect_equal(gradients[[1]], gradients[[3]], tolerance = 1e-12, label = label)
+    }
   }, seeds = 3, n = 300)
 })
 
