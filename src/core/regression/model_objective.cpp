@@ -64,7 +64,7 @@ arma::vec ModelObjective::move(const arma::vec& theta, const arma::vec& step) {
     const Layout& layout = model_.layout;
     const arma::vec mass = masses(layout, theta);
     arma::vec out = theta + step;
-    // What all atoms have in common is a gauge and keeps its straight line.
+    // What all atoms have in common is a gauge; gates that have no gauge, on spheres, keep its straight line.
     double drift = 0;
     arma::vec shift(layout.dz(), arma::fill::zeros);
     for (std::size_t m = 0; m < layout.k(); ++m) {
@@ -75,8 +75,8 @@ arma::vec ModelObjective::move(const arma::vec& theta, const arma::vec& step) {
         const double growth = 1 + step[layout.bias(m)] - drift;
         // Beyond halving or doubling the curve goes on as its tangent, not for ever.
         const double straight = std::min(2.0, std::max(0.5, growth));
-        const double gain = std::min(4.0, std::max(-4.0, std::log(straight) + (growth - straight) / straight));
-        out[layout.bias(m)] = theta[layout.bias(m)] + drift + gain;
+        const double gain = std::min(1.5, std::max(-1.5, std::log(straight) + (growth - straight) / straight));
+        out[layout.bias(m)] = theta[layout.bias(m)] + gain;  // no drift: far away biases would lose digits
         // Where the mass is straight this is 1 / growth. In any case an expert that grew at first order as its mass
         // shrank keeps their product.
         const double stretch = std::abs(growth - 1) < 1e-8 ? 2 - growth : std::expm1(-gain) / (1 - growth);
