@@ -68,12 +68,13 @@ test_that("an early stop counts as Besag and Clifford", {
   fit <- lines_fit(1)
   full <- tested(fit, 30)
   exceeds <- full$replicates$statistic >= full$statistic
-  skip_if(sum(exceeds) < 3)
-  early <- tested(fit, 30, stop_after = 3)
-  last <- which(cumsum(exceeds) == 3)[1]
+  wanted <- min(3, sum(exceeds))
+  expect_gte(wanted, 1)
+  early <- tested(fit, 30, stop_after = wanted)
+  last <- which(cumsum(exceeds) == wanted)[1]
   expect_identical(early$stopped, "early")
   expect_identical(early$replicates, full$replicates[seq_len(last), ])
-  expect_equal(early$p.value, 3 / last)
+  expect_equal(early$p.value, wanted / last)
   expect_output(print(early), "ended early")
 })
 
