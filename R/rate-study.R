@@ -268,7 +268,7 @@ study_cells <- function(sizes, reps) {
 
 # Rows of results of each cell. Large cells come first, in chunks of about the same cost, of which every worker gets
 # several: the last ones are small, so that all workers end at about the same time.
-run_cells <- function(cells, study, store, chunks_per_worker = 8L) {
+run_cells <- function(cells, study, store, chunks_per_worker = 3L) {
   if (nrow(cells) == 0L) return(list())
   sizes <- unique(cells$n)
   states <- Map(function(n, state) {
