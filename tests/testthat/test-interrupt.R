@@ -108,7 +108,7 @@ test_that("the same holds wherever the search over many starts is", {
 test_that("NLopt's runs and stochastic gradient descent can be interrupted", {
   skip_without_signals()
   for (optimizer in c("slsqp", "sgd")) {
-    control <- sprintf("list(optimizer = '%s', on_interrupt = 'return', max_passes = 1e5, epochs = 50)", optimizer)
+    control <- sprintf("list(optimizer = '%s', on_interrupt = 'return', max_passes = 1e5, epochs = 150)", optimizer)
     result <- interrupted_fit(paste("start = start, control =", control), delay = 0.7)
     expect_unfinished(result, optimizer)
   }
