@@ -66,7 +66,7 @@ layer_data <- function(layer, x, y, cluster = NULL, projection = NULL) {
 }
 
 layer_newdata <- function(object, x, argument = "x") {
-  x <- tryCatch(as_patches(x, argument), cosmoe_error_input = function(e) stop_newdata(conditionMessage(e)))
+  x <- as_patches(x, argument)
   if (dim(x)[1L] != object$size[["dimension"]] || dim(x)[2L] != object$size[["patches"]]) {
     stop_newdata(sprintf(
       "`%s` must have %d patches of dimension %d as in the fit, not %d of dimension %d.", argument,

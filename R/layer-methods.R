@@ -79,7 +79,9 @@ predict.moe_layer <- function(object, newdata, type = c("class", "probability", 
   check_dots_empty(...)
   type <- check_choice(type, c("class", "probability", "expert", "gate"))
   if (missing(newdata)) stop_input("newdata", I("missing"), "samples in the form of the fit's `x`")
-  x <- layer_newdata(object, newdata, "newdata")
+  x <- tryCatch(
+    layer_newdata(object, newdata, "newdata"), cosmoe_error_input = function(e) stop_newdata(conditionMessage(e))
+  )
   values <- predict_layer(object, x, noise, seed, check_count(threads))
   if (type == "class") return(object$classes[class_codes(values$output) + 1L])
   if (type == "expert") {

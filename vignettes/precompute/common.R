@@ -21,14 +21,16 @@ sizes_to <- function(exponents) {
 
 kept_in <- function(...) file.path(".build", "studies", paste(..., sep = "-"))
 
-# A summary with numbers of few digits, small enough to be shipped.
+# A table with numbers of few digits, but for some columns.
+short <- function(table, digits = 4L, but = character()) {
+  numbers <- vapply(table, is.double, NA) & !names(table) %in% but
+  table[numbers] <- lapply(table[numbers], signif, digits)
+  table
+}
+
+# A summary small enough to be shipped.
 small_summary <- function(study) {
   out <- summary(study)
-  short <- function(table) {
-    numbers <- vapply(table, is.double, NA)
-    table[numbers] <- lapply(table[numbers], signif, 4L)
-    table
-  }
   out$rates <- short(out$rates)
   out$means <- short(out$means)
   out$study$arms <- lapply(out$study$arms, function(arm) arm[c("truth", "router", "expert", "k", "start", "control")])

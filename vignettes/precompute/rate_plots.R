@@ -139,20 +139,19 @@ spread_of <- function(of, ...) {
     )
   }))
 }
-short <- function(table) {
-  numbers <- vapply(table, is.double, NA) & !names(table) %in% c("n", "sigma")
-  table[numbers] <- lapply(table[numbers], signif, 3)
+shipped <- function(...) {
+  table <- short(do.call(rbind, Map(...)), 3L, but = c("n", "sigma"))
   rownames(table) <- NULL
   table
 }
-spread <- short(do.call(rbind, Map(function(study, name) spread_of(study, study = name), studies, names(studies))))
-deep_spread <- short(do.call(rbind, Map(function(study, expert, sigma) {
+spread <- shipped(function(study, name) spread_of(study, study = name), studies, names(studies))
+deep_spread <- shipped(function(study, expert, sigma) {
   spread_of(study, expert = expert, sigma = sigma)
-}, deep_over, over$expert, over$sigma)))
-deep_rates <- short(do.call(rbind, Map(function(study, expert, sigma) {
+}, deep_over, over$expert, over$sigma)
+deep_rates <- shipped(function(study, expert, sigma) {
   rates <- summary(study)$rates
   cbind(expert = expert, sigma = sigma, rates[rates$loss %in% c("L3", "L3_u", "L3_u_multi", "prediction"), ])
-}, deep_over, over$expert, over$sigma)))
+}, deep_over, over$expert, over$sigma)
 
 message("starts from nowhere")
 cold <- rate_study(
