@@ -59,10 +59,9 @@
 #' folder. Other arguments (functions are compared by their text), or another version of the package, stop with a
 #' `cosmoe_error_study`; a damaged file is computed again, with a message.
 #'
-#' *Random numbers.* Each pair of n and replicate has its own two streams of L'Ecuyer's generator, at a position that
-#' depends on `seed`, n and the replicate's index alone: one for the data, one for starts. So new sizes, replicates or
-#' arms leave all other numbers as they are, and replicates of different sizes are independent. Finding the
-#' position takes about a microsecond times the largest n.
+#' *Random numbers.* Each pair of n and replicate has two seeds of its own for R's default generators, one for the data
+#' and one for starts, drawn from a sequence that depends on `seed` and n alone. So new sizes, replicates or arms leave
+#' all other numbers as they are, and no two replicates of a size share a seed. The caller's generator is left alone.
 #'
 #' @return An object of class `rate_study`, a list: `results`, a data frame with one row a fit and the columns `arm`,
 #'   `n`, `rep`, one for each loss, `gain` (how far the sum of squares is below that of the truth, divided by
@@ -78,8 +77,6 @@
 #'
 #' @references Nguyen, H., Akbarian, P., Pham, T., Nguyen, T., Zhang, S. and Ho, N. (2025). Statistical advantages of
 #' perturbing cosine router in mixture of experts. ICLR 2025, arXiv:2405.14131: section on numerical experiments.
-#' L'Ecuyer, P., Simard, R., Chen, E. J. and Kelton, W. D. (2002). An object-oriented random-number package with many
-#' long streams and substreams. Operations Research 50, 1073-1075.
 #'
 #' @seealso [summary.rate_study()], [plot.rate_study()], [plan_study()], [voronoi_loss()]; the vignettes "Rate plots"
 #'   and "A study of your own".
@@ -104,10 +101,8 @@ rate_study <- function(truth, n, reps, fits, x = "uniform", sigma, start = "near
   cells <- study_cells(check_sizes(n), check_reps(reps))
   store <- if (!is.null(path)) open_store(path, study)
   done <- read_cells(store, cells, study)
-  missing <- cells[vapply(done, is.null, NA), ]
-  new <- run_cells(missing, study, store)
-  done[vapply(done, is.null, NA)] <- new
-  study$results <- ordered_rows(bind_rows(done), study)
+  new <- run_cells(cells[vapply(done, is.null, NA), ], study, store)
+  study$results <- ordered_rows(bind_rows(c(done, new)), study)
   study
 }
 
@@ -131,7 +126,7 @@ new_study <- function(truth, fits, x, sigma, start, loss, seed, sample) {
   arms <- Map(function(fit, name) as_arm(fit, paste0("fits$", name), truth, start, losses), fits, names)
   if (!is.function(x)) check_choice(x, c("uniform", "normal", "sphere"))
   # A trial draw tells a bad generator before any work.
-  at_state(stream_states(seed, 1L)[[1L]], draw_rows(x, 3L, truth))
+  at_seed(seed, draw_rows(x, 3L, truth))
   structure(
     list(
       results = NULL, truth = truth, arms = arms, x = x, sigma = sigma, loss = losses, seed = seed, sample = sample
@@ -212,38 +207,19 @@ check_reps <- function(reps) {
 
 # ---- random numbers --------------------------------------------------------------------------------------------------
 
-# The state of the generator at the beginning of the stream of each size: size n has the n-th stream after the seed.
-stream_states <- function(seed, sizes) {
-  before <- generator_state()
-  on.exit(assign(".Random.seed", before, envir = globalenv()))
-  set.seed(seed, "L'Ecuyer-CMRG", "Inversion", "Rejection")
-  state <- generator_state()
-  states <- vector("list", length(sizes))
-  at <- 0L
-  for (i in order(sizes)) {
-    for (step in seq_len(sizes[i] - at)) state <- parallel::nextRNGStream(state)
-    at <- sizes[i]
-    states[[i]] <- state
-  }
-  states
+# The seeds of replicates of one size, a matrix with the rows data and start. Replicate r always has the r-th column of
+# the same sequence, whose entries differ.
+replicate_seeds <- function(seed, n, reps) {
+  own <- at_seed(seed, sample.int(.Machine$integer.max, 1L))
+  seeds <- at_seed(bitwXor(own, n), sample.int(.Machine$integer.max, 2L * max(reps)))
+  matrix(seeds, 2L, dimnames = list(c("data", "start"), NULL))[, reps, drop = FALSE]
 }
 
-# The two substreams of each replicate: list(data, start).
-replicate_states <- function(state, reps) {
-  states <- vector("list", max(reps))
-  for (r in seq_along(states)) {
-    data <- parallel::nextRNGSubStream(state)
-    state <- parallel::nextRNGSubStream(data)
-    states[[r]] <- list(data = data, start = state)
-  }
-  states[reps]
-}
-
-# The value of `code` with the generator in the given state, and the caller's put back afterwards.
-at_state <- function(state, code) {
+# The value of `code` with R's default generators from a seed, whatever the caller's, which are put back afterwards.
+at_seed <- function(seed, code) {
   before <- generator_state()
-  on.exit(assign(".Random.seed", before, envir = globalenv()))
-  assign(".Random.seed", state, envir = globalenv())
+  on.exit(set_generator_state(before))
+  set.seed(seed, "Mersenne-Twister", "Inversion", "Rejection")
   code
 }
 
@@ -270,21 +246,17 @@ study_cells <- function(sizes, reps) {
 # several: the last ones are small, so that all workers end at about the same time.
 run_cells <- function(cells, study, store, chunks_per_worker = 3L) {
   if (nrow(cells) == 0L) return(list())
-  sizes <- unique(cells$n)
-  states <- Map(function(n, state) {
-    own <- cells$rep[cells$n == n]
-    stats::setNames(replicate_states(state, own), own)
-  }, sizes, stream_states(study$seed, sizes))
-  jobs <- Map(function(n, rep) {
-    c(list(n = n, rep = rep), states[[match(n, sizes)]][[as.character(rep)]])
-  }, cells$n, cells$rep)
-  by <- order(-cells$n)
+  cells <- cells[order(-cells$n), ]
+  jobs <- study_jobs(cells, study$seed)
   workers <- min(future::nbrOfWorkers(), nrow(cells))
-  chunks <- cut_jobs(by, cells$n[by], if (workers > 1L) chunks_per_worker * workers else 1L)
+  chunks <- cut_jobs(jobs, cells$n, if (workers > 1L) chunks_per_worker * workers else 1L)
   progress <- progressor(steps = nrow(cells))
+  # Old versions of future look at their workers every 0.2 seconds only.
+  waited <- options(future.wait.interval = getOption("future.wait.interval", 0.01))
+  on.exit(options(waited))
   rows <- tryCatch(
     future.apply::future_lapply(
-      lapply(chunks, function(own) jobs[own]), run_chunk, study = study, store = store, progress = progress,
+      chunks, run_chunk, study = study, store = store, progress = progress,
       future.seed = NULL, future.packages = "cosmoe", future.chunk.size = 1L
     ),
     interrupt = function(e) {
@@ -292,14 +264,20 @@ run_cells <- function(cells, study, store, chunks_per_worker = 3L) {
       stop_interrupt(paste0("The study was interrupted.", kept))
     }
   )
-  rows <- do.call(c, rows)
-  rows[order(unlist(chunks))]
+  do.call(c, rows)
+}
+
+# What a worker needs of each cell: list(n, rep, data, start), the last two being seeds.
+study_jobs <- function(cells, seed) {
+  seeds <- matrix(0L, 2L, nrow(cells))
+  for (n in unique(cells$n)) seeds[, cells$n == n] <- replicate_seeds(seed, n, cells$rep[cells$n == n])
+  Map(list, n = cells$n, rep = cells$rep, data = seeds[1L, ], start = seeds[2L, ])
 }
 
 # Cuts jobs, in their order, where the sum of costs passes a multiple of its `count`-th part. A fit costs about as much
-# as n, and something for the rest.
+# as its rows and 10,000 more.
 cut_jobs <- function(jobs, n, count) {
-  cost <- cumsum(n + 500)
+  cost <- cumsum(n + 1e4)
   unname(split(jobs, ceiling(cost / cost[length(cost)] * count - 1e-9)))
 }
 
@@ -313,18 +291,17 @@ run_chunk <- function(jobs, study, store, progress) {
   })
 }
 
-# The fixed rows over which prediction errors are taken; its stream is that before the first size.
+# The fixed rows over which prediction errors are taken; their seed is that of no size.
 prediction_sample <- function(study) {
   if (all(is_voronoi(study$loss))) return(NULL)
-  state <- stream_states(study$seed, 0L)[[1L]]
-  x <- at_state(state, draw_rows(study$x, study$sample, study$truth))
+  x <- at_seed(replicate_seeds(study$seed, 0L, 1L)[["data", 1L]], draw_rows(study$x, study$sample, study$truth))
   mean <- lapply(study$arms, function(arm) evaluate_measure(arm$truth, list(x = x, z = NULL))$response)
   list(x = x, mean = mean)
 }
 
 run_cell <- function(job, study, sample) {
   data <- tryCatch(
-    at_state(job$data, list(x = draw_rows(study$x, job$n, study$truth), noise = study$sigma * stats::rnorm(job$n))),
+    at_seed(job$data, list(x = draw_rows(study$x, job$n, study$truth), noise = study$sigma * stats::rnorm(job$n))),
     error = function(e) e
   )
   rows <- Map(function(arm, name) {
@@ -354,7 +331,7 @@ run_arm <- function(arm, data, job, study, sample) {
   mean <- evaluate_measure(arm$truth, list(x = data$x, z = NULL))$response
   y <- mean + data$noise
   fit <- NULL
-  time <- at_state(job$start, {
+  time <- at_seed(job$start, {
     start <- draw_study_start(arm$start, arm$truth, arm$k, job$n)
     elapsed(fit <- suppressWarnings(
       fit_cosine_moe(

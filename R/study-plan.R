@@ -75,8 +75,8 @@ measure_cost <- function(study, sizes, budget) {
   begun <- as.numeric(Sys.time())
   sample <- prediction_sample(study)
   run <- function(n) {
-    state <- replicate_states(stream_states(study$seed, n)[[1L]], 1L)[[1L]]
-    elapsed(run_cell(c(list(n = n, rep = 1L), state), study, sample))
+    job <- study_jobs(data.frame(n = n, rep = 1L), study$seed)[[1L]]
+    elapsed(run_cell(job, study, sample))
   }
   run(sizes[1L])
   for (i in seq_along(sizes)) {

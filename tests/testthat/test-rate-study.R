@@ -25,20 +25,20 @@ test_that("a row is what the estimator and the losses say, by hand", {
       "L3_multi", "L3_u_multi", "prediction"
     ), start = start_near(noise = 0.05, exponent = 0.25)
   )
-  # The streams once more: the 120th stream after the seed, two substreams a replicate.
-  old <- RNGkind("L'Ecuyer-CMRG", "Inversion", "Rejection")
+  # The seeds once more: those of size 120 come from a sequence of their own, two a replicate.
+  old <- RNGkind("Mersenne-Twister", "Inversion", "Rejection")
   on.exit(RNGkind(old[1], old[2], old[3]))
-  set.seed(7)
-  state <- zero <- .Random.seed
-  for (i in 1:120) state <- parallel::nextRNGStream(state)
-  for (i in 1:2) state <- parallel::nextRNGSubStream(state) # replicate 1
-  data <- parallel::nextRNGSubStream(state)
-  start <- parallel::nextRNGSubStream(data)
-  assign(".Random.seed", data, envir = globalenv())
+  seeds_of <- function(n) {
+    set.seed(7)
+    set.seed(bitwXor(sample.int(.Machine$integer.max, 1), n))
+    sample.int(.Machine$integer.max, 6)
+  }
+  seeds <- seeds_of(120L)
+  set.seed(seeds[3]) # replicate 2
   x <- matrix(stats::runif(240, -1, 1), 120)
   noise <- 0.1 * stats::rnorm(120)
   y <- predict(truth, x) + noise
-  assign(".Random.seed", start, envir = globalenv())
+  set.seed(seeds[4])
   from <- c(1, 2, sample.int(2, 1, replace = TRUE))[sample.int(3)]
   off <- function(v) v + 0.05 * 120^-0.25 * stats::rnorm(length(v))
   begin <- list(
@@ -70,7 +70,7 @@ test_that("a row is what the estimator and the losses say, by hand", {
   aligned <- voronoi_loss(fit, truth, "L3")
   expect_equal(c(row$L3_mass, row$L3_gate, row$L3_expert), unname(attr(aligned, "parts")))
 
-  assign(".Random.seed", zero, envir = globalenv())
+  set.seed(seeds_of(0L)[1]) # before all sizes
   fixed <- matrix(stats::runif(100, -1, 1), 50)
   expect_equal(row$prediction, sqrt(mean((predict(fit, fixed) - predict(truth, fixed))^2)))
 })
