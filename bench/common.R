@@ -139,8 +139,16 @@ worse_than_recorded <- function(results, folder) {
   cbind(results, recorded = before)[worse %in% TRUE, ]
 }
 
-write_results <- function(results, machine, folder) {
-  utils::write.csv(results, file.path(folder, "results.csv"), row.names = FALSE)
+# Writes both tables, where tasks that were not run keep their recorded rows.
+write_results <- function(results, machine, folder, tasks) {
+  file <- file.path(folder, "results.csv")
+  results$date <- machine[["date"]]
+  if (file.exists(file)) {
+    recorded <- utils::read.csv(file)
+    results <- rbind(recorded[!recorded$task %in% results$task, ], results)
+  }
+  results <- results[order(match(results$task, tasks)), ]
+  utils::write.csv(results, file, row.names = FALSE)
   number <- function(v) if (is.na(v)) "" else format(signif(v, 3), scientific = abs(v) < 1e-3, trim = TRUE)
   each <- function(v) vapply(v, number, character(1))
   met <- ifelse(is.na(results$met), "", ifelse(results$met, "yes", "no"))
@@ -148,11 +156,11 @@ write_results <- function(results, machine, folder) {
     "# Results", "",
     "Written by `make bench`; `README.md` beside this file says what each task measures. `ratio` is ours / theirs.", "",
     paste0("- ", names(machine), ": ", machine), "",
-    "| task | figure | ours | theirs | ratio | goal | met |",
-    "|---|---|---:|---:|---:|---|---|",
+    "| task | figure | ours | theirs | ratio | goal | met | date |",
+    "|---|---|---:|---:|---:|---|---|---|",
     paste0(
       "| ", results$task, " | ", results$figure, " | ", each(results$ours), " | ", each(results$theirs), " | ",
-      each(results$ratio), " | ", results$goal, " | ", met, " |"
+      each(results$ratio), " | ", results$goal, " | ", met, " | ", results$date, " |"
     )
   )
   writeLines(lines, file.path(folder, "results.md"))

@@ -1,9 +1,11 @@
 # Runs the tasks and writes results.csv and results.md beside this file. `Rscript bench/run.R pass fit` runs these tasks
-# only and prints them without writing. Needs the package installed; COSMOE_BENCH_ORACLE=1 recomputes oracle.csv (an
+# only and prints them without writing; with `record` before them their rows replace the recorded ones. Needs the package installed; COSMOE_BENCH_ORACLE=1 recomputes oracle.csv (an
 # hour).
 arguments <- commandArgs(trailingOnly = FALSE)
 bench_folder <- dirname(normalizePath(sub("^--file=", "", grep("^--file=", arguments, value = TRUE)[1])))
 chosen <- commandArgs(trailingOnly = TRUE)
+record <- !length(chosen) || chosen[1] == "record"
+chosen <- setdiff(chosen, "record")
 
 library(cosmoe)
 for (file in c("helper-reference.R", "helper-flexmix.R")) {
@@ -33,6 +35,6 @@ if (nrow(slower)) {
   print(slower, row.names = FALSE, digits = 3)
 }
 print(results, row.names = FALSE, digits = 3)
-if (!length(chosen)) write_results(results, describe_machine(), bench_folder)
+if (record) write_results(results, describe_machine(), bench_folder, names(tasks))
 promised <- results$met[!is.na(results$met)]
 message(sprintf("%d of %d goals met", sum(promised), length(promised)))
