@@ -31,8 +31,9 @@
 #' contrasts, parameters and logarithms of dispersions is smallest, each difference in units of the information about
 #' its coordinate.
 #'
-#' *Failures.* A replicate that stops with an error is a row of `NA` with its reason in `status`; one that has not
-#' converged keeps its numbers and says so there. None is replaced.
+#' *Failures.* A replicate that stops with an error is a row of `NA` with its reason in `status`; so is one whose data
+#' [fit_cosine_moe()] would refuse, as drawn cases without one of a factor's levels, which do not determine its
+#' coefficient. One that has not converged keeps its numbers and says so there. None is replaced.
 #'
 #' *Random numbers.* `set.seed()` reproduces the replicates exactly, whatever the number of workers of the current
 #' `future::plan()`. A progress bar comes with `progressr::with_progress()`. An interrupt stops with a
@@ -117,15 +118,16 @@ bootstrap_task <- function(fit, info, type, n_starts) {
   sizes <- c(if (fit$k > 1L) (nrow(fit$gate$u) + 1L) * fit$k else 0L, length(fit$experts))
   part <- rep(1:3, c(sizes, length(about) - sum(sizes)))
   mean_of <- function(values) rowMeans(matrix(rep_len(values, ceiling(length(values) / fit$k) * fit$k), ncol = fit$k))
+  data <- list(
+    x = rows$x, z = z, y = fit$y, trials = fit$trials, w = fit$weights, offset = fit$offset, names = fit$names,
+    gate_frozen = frozen
+  )
   list(
     fit = unclass(fit)[intersect(c(
       "gate", "experts", "router", "expert", "k", "weights", "fitted.values", "residuals", "sigma", "nobs",
       "df.residual", "method", "family", "dispersions", "dispersion"
     ), names(fit))],
-    data = list(
-      x = rows$x, z = z, y = fit$y, trials = fit$trials, w = fit$weights, offset = fit$offset, names = fit$names,
-      gate_frozen = frozen
-    ),
+    data = data, check_gate = fit$standardize || has_independent_gate(fit, data),
     # What responses of a mixture are drawn from.
     mixture = if (is_em(fit) && type == "parametric") {
       evaluate_model(fit, list(x = rows$x, z = rows$z, offset = fit$offset), info$threads)[c("gate", "expert")]
@@ -135,12 +137,21 @@ bootstrap_task <- function(fit, info, type, n_starts) {
   )
 }
 
+# A gate that is not standardized may have dependent covariates in the data themselves: then samples may, too.
+has_independent_gate <- function(fit, data) {
+  checked <- tryCatch(
+    check_data(data, fit$k, fit$router, fit$expert, TRUE, likelihood_of(fit)),
+    cosmoe_error_data = identity
+  )
+  !inherits(checked, "condition")
+}
+
 bootstrap_replicate <- function(i, task, progress) {
   fit <- task$fit
   data <- resampled(task)
   start <- start_of(fit)
   names <- names(coef.cosine_moe(fit, "identifiable"))
-  likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
+  likelihood <- likelihood_of(fit)
   estimate <- function(start) {
     estimate_model(data, fit$router, fit$expert, fit$k, start, task$standardize, task$control, likelihood)
   }
@@ -151,6 +162,8 @@ bootstrap_replicate <- function(i, task, progress) {
   }
   run <- tryCatch(
     {
+      # Else what a sample does not determine would stay what it is in the fit.
+      check_data(data, fit$k, fit$router, fit$expert, task$check_gate, likelihood)
       found <- estimate(start)
       if (task$control$n_starts > 0L) {
         other <- estimate(NULL)

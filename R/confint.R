@@ -52,6 +52,7 @@ confint.cosine_moe <- function(object, parm, level = 0.95, method = c("wald", "p
   type <- check_choice(type, c("model", "sandwich"))
   if (method == "profile" && type != "model") stop_input("type", type, "\"model\" with `method = \"profile\"`")
   if (method == "profile") check_rows(object, "A profile")
+  if (type == "sandwich") check_rows(object, "The sandwich")
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no confidence intervals")
   ends <- interval_matrix(names(estimate)[parm], level)

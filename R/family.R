@@ -34,9 +34,14 @@ as_likelihood <- function(method, family, sigma) {
     return(NULL)
   }
   dispersed <- family$name %in% c("gaussian", "Gamma")
-  if (given && !dispersed) stop_input("sigma", sigma, "left out: only the Gaussian and Gamma families have dispersions")
+  if (sigma == "equal" && !dispersed) {
+    stop_input("sigma", sigma, "\"free\" or left out: only the Gaussian and Gamma families have dispersions")
+  }
   list(family = family, dispersions = if (dispersed) sigma else "none")
 }
+
+# The same of a fit, or of what the bootstrap keeps of one.
+likelihood_of <- function(fit) if (is_em(fit)) unclass(fit)[c("family", "dispersions")]
 
 dispersion_count <- function(likelihood, k) {
   if (is.null(likelihood)) return(0L)
@@ -118,23 +123,30 @@ log_density <- function(family, y, trials, mean, dispersion) {
 
 distribution <- function(family, y, trials, mean, dispersion) {
   spread <- per_row(dispersion, mean)
-  array(switch(family$name,
+  missing_outside(switch(family$name,
     gaussian = stats::pnorm(y, mean, spread),
     poisson = stats::ppois(y, mean),
     binomial = stats::pbinom(round(y * trials), trials, mean),
     Gamma = stats::pgamma(y, spread, scale = mean / spread)
-  ), dim(mean))
+  ), mean)
 }
 
 # Quantiles of each expert; of the number of successes for the binomial family.
 expert_quantiles <- function(family, p, trials, mean, dispersion) {
   spread <- per_row(dispersion, mean)
-  array(switch(family$name,
+  missing_outside(switch(family$name,
     gaussian = stats::qnorm(p, mean, spread),
     poisson = stats::qpois(p, mean),
     binomial = stats::qbinom(p, trials, mean),
     Gamma = stats::qgamma(p, spread, scale = mean / spread)
-  ), dim(mean))
+  ), mean)
+}
+
+# In the shape of `mean`; NA, without R's warning, where no distribution of the family has that mean.
+missing_outside <- function(value, mean) {
+  value <- suppressWarnings(value)
+  if (anyNA(value)) value[is.nan(value)] <- NA
+  array(value, dim(mean))
 }
 
 # One response for each mean; the number of successes for the binomial family.

@@ -41,6 +41,7 @@
 #'   log, inverse), `binomial` (logit, probit, cloglog), `poisson` (log, identity, sqrt) or `Gamma` (inverse, log,
 #'   identity).
 #' @param sigma For `"em"` and families with a dispersion: `"free"`, each expert has its own, or `"equal"`, one for all.
+#'   The default `"free"` says nothing for the binomial and Poisson families, which have none; `"equal"` is an error.
 #' @param y Response, a numeric vector of length n; for the binomial family also a logical vector, a factor of two
 #'   levels or a matrix of two columns.
 #' @param z The n x d_gate matrix of the gate's covariates; the experts' by default.

@@ -12,7 +12,7 @@
 information <- function(fit, env) {
   if (is_streamed(fit)) return(c(source_information(fit), list(irregular = fit$source$irregular)))
   data <- training_data(fit, env)
-  likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
+  likelihood <- likelihood_of(fit)
   rows <- working_rows(data, fit$router, fit$expert, fit$standardize, fit$control, likelihood)
   info <- c(information_at(fit, rows), list(offset = data$offset))
   info$irregular <- irregularities(fit, info)
@@ -21,7 +21,7 @@ information <- function(fit, env) {
 
 # All but `irregular`; `at` has the sums over the rows at the solution, if they are known.
 information_at <- function(fit, rows, at = NULL) {
-  likelihood <- if (is_em(fit)) fit[c("family", "dispersions")]
+  likelihood <- likelihood_of(fit)
   model <- likelihood_model(core_model(fit$router, fit$expert, fit$k, fit$control), likelihood, rows)
   par <- working_parameters(start_of(fit), fit$router, fit$expert, rows, model)
   if (is.null(at)) at <- core_call(core_objective(model, rows, par, 3L, fit$control$threads))

@@ -247,7 +247,7 @@ designs_again <- function(object) {
 matrices_again <- function(object, env) {
   find_again({
     given <- list(x = eval(object$call$x, env), z = eval(object$call$z, env), offset = object$offset)
-    parts <- split_newdata(object, given)
+    parts <- split_newdata(object, given[matrix_parts(object)])
     list(x = parts$x, z = parts$z, row_names = rownames(given$x))
   })
 }

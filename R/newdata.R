@@ -152,13 +152,16 @@ complete_rows <- function(parts) {
   complete
 }
 
+# What a fit from matrices needs of list(x = , z = , offset = ), and has to be given without anything else.
+matrix_parts <- function(fit) c("x", if (!fit$names$shared) "z", if (!is.null(fit$offset)) "offset")
+
 # A matrix or data frame with all columns, or list(x = , z = , offset = ).
 split_newdata <- function(object, newdata) {
   separate <- !object$names$shared
   if (!is.list(newdata) || is.data.frame(newdata)) {
     newdata <- if (separate) list(x = newdata, z = newdata) else list(x = newdata)
   }
-  wanted <- c("x", if (separate) "z", if (!is.null(object$offset)) "offset")
+  wanted <- matrix_parts(object)
   absent <- setdiff(wanted, names(newdata))
   form <- paste(wanted, "= ", collapse = ", ")
   if (length(absent)) {

@@ -13,8 +13,9 @@
 #' @param x A fit from [fit_cosine_moe()].
 #' @param which The panels to draw, by name. More than one share the page; a single one goes wherever the device's
 #'   layout (`par(mfrow)`, `layout()`) puts it.
-#' @param covariate For `"covariate"`, the name of a covariate as the user supplies it (`age`, not `log(age)`); by
-#'   default the one along which the gate changes most.
+#' @param covariate For `"covariate"`, the name of a covariate as the user supplies it (`age`, not `log(age)`): a number,
+#'   date, factor, string or logical value, no matrix of several columns. By default the one along which the gate
+#'   changes most; without any the panel is left out.
 #' @param ... Graphical parameters for [graphics::par()], such as `cex` or `mar`.
 #'
 #' @details
@@ -24,8 +25,8 @@
 #' Colours in `"fitted"` and the points in `"covariate"` need the data of the fit again (see [predict.cosine_moe()]);
 #' without them the panel is drawn in one colour, or without points.
 #'
-#' @return `x`, invisibly. The device's parameters are put back. A `covariate` that the model does not have stops with
-#'   a `cosmoe_error_input`.
+#' @return `x`, invisibly. The device's parameters are put back. A `covariate` that the model does not have, or that
+#'   cannot be drawn, stops with a `cosmoe_error_input`, as does asking for this panel alone where there is none.
 #'
 #' @seealso [summary.cosine_moe()], [predict.cosine_moe()].
 #' @examples
@@ -40,9 +41,12 @@ plot.cosine_moe <- function(x, which = c("fitted", "covariate", "residuals", "st
     stop_input("which", which, paste("among", enumerate(panels, "\"")))
   }
   which <- unique(which)
-  if (any(which != "starts")) check_rows(x, "All panels but \"starts\"")
-  if (ncol(x$typical) == 0L) which <- setdiff(which, "covariate")
-  if ("covariate" %in% which) covariate <- check_covariate(x, covariate)
+  if (any(which != "starts")) check_rows(x, "Every panel but \"starts\"")
+  if ("covariate" %in% which) {
+    covariate <- check_covariate(x, covariate)
+    if (is.null(covariate)) which <- setdiff(which, "covariate")
+    if (length(which) == 0L) stop_input("which", "covariate", "one of the other panels, since no covariate can be drawn")
+  }
   data <- if (any(c("fitted", "covariate") %in% which)) quiet_training(x, parent.frame())
   old <- panel_style(length(which), ...)
   on.exit(graphics::par(old))
@@ -214,6 +218,7 @@ profile_along <- function(fit, covariate, size = 201L) {
   newdata[[covariate]] <- values
   if (is.null(fit$formula)) {
     newdata <- list(x = newdata[fit$names$x], z = newdata[fit$names$z], offset = numeric(length(values)))
+    newdata <- newdata[matrix_parts(fit)]
   }
   value <- evaluate_model(fit, prepare_newdata(fit, newdata), threads = 1L)
   list(
@@ -223,11 +228,11 @@ profile_along <- function(fit, covariate, size = 201L) {
 }
 
 covariate_grid <- function(fit, covariate, size) {
-  if (!covariate %in% colnames(fit$range)) stop_input("covariate", covariate, "a number, a factor or a string")
   bounds <- fit$range[, covariate]
   grid <- seq(bounds[[1L]], bounds[[2L]], length.out = size)
-  # Dates and times stay what they are.
+  # Dates, times and matrices of one column stay what they are.
   typical <- fit$typical[[covariate]]
+  if (is.matrix(typical)) grid <- matrix(grid)
   if (is.object(typical)) attributes(grid) <- attributes(typical)[c("class", "tzone", "units")]
   grid
 }
@@ -252,16 +257,24 @@ levels_along <- function(fit, covariate) {
   NULL
 }
 
+# NULL where no covariate is given and none can be drawn.
 check_covariate <- function(fit, covariate) {
-  known <- names(fit$typical)
-  if (is.null(covariate)) return(most_gating(fit))
+  known <- Filter(function(name) is_drawable(fit, name), names(fit$typical))
+  if (is.null(covariate)) return(if (length(known)) most_gating(fit, known))
+  if (length(known) == 0L) stop_input("covariate", covariate, "left out, since no covariate can be drawn")
   check_choice(covariate, known)
 }
 
-# The covariate of the gate along which the weight of some expert changes most.
-most_gating <- function(fit) {
+# Of matrices, those of one column.
+is_drawable <- function(fit, covariate) {
+  if (covariate %in% colnames(fit$range)) return(TRUE)
+  is.null(dim(fit$typical[[covariate]])) && !is.null(covariate_levels(fit, covariate))
+}
+
+# Of the known covariates the one of the gate along which the weight of some expert changes most.
+most_gating <- function(fit, known) {
   candidates <- if (is.null(fit$terms)) fit$names$z else all.vars(fit$terms$gate)
-  candidates <- c(intersect(candidates, names(fit$typical)), names(fit$typical))
+  candidates <- c(intersect(candidates, known), known)
   change <- vapply(candidates, function(name) {
     gate <- tryCatch(profile_along(fit, name, size = 25L)$gate, error = function(e) NULL)
     if (is.null(gate)) -1 else max(apply(gate, 2L, max) - apply(gate, 2L, min))

@@ -43,16 +43,16 @@
 #' function, and both intervals use Student's t. After maximum likelihood a confidence interval uses the normal
 #' distribution and is symmetric for the mean (Gaussian family), its logarithm (Poisson and Gamma) or its logit
 #' (binomial), which keeps it in the family's range. The prediction interval then goes from one quantile of the mixture
-#' to another, as with `type = "quantile"`: it has the shape of the mixture, but takes the parameters as known, so that
-#' in small samples it is too short (with n rows and P parameters, its variance lacks a part of about P / n); weights
-#' have no part in it, and for `cbind(successes, failures)` it is one of shares.
+#' to another, as with `type = "quantile"`: it has the shape of the mixture (`NA` where that has no quantiles), but takes
+#' the parameters as known, so that in small samples it is too short (with n rows and P parameters, its variance lacks a
+#' part of about P / n); weights have no part in it, and for `cbind(successes, failures)` it is one of shares.
 #'
 #' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ..., with
 #'   one element for each row; for `"experts"`, `"gate"` and `"logit"` a matrix with one row for each row and one column
 #'   for each expert; for `"density"` a vector; for `"quantile"` a matrix with a column for each of `probs` (numbers of
-#'   successes for the binomial family). Row names of `newdata`, if it has any, become names. New data that do not fit
-#'   the model stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a
-#'   `cosmoe_error_data`.
+#'   successes for the binomial family), `NA` where an expert with weight has a mean that the family does not allow, as
+#'   identity links may give. Row names of `newdata`, if it has any, become names. New data that do not fit the model
+#'   stop with a `cosmoe_error_newdata`; rows of the fit that cannot be found again stop with a `cosmoe_error_data`.
 #'
 #'   With an interval the response is a matrix with the columns `fit`, `lwr` and `upr`; with `se.fit = TRUE` the result
 #'   is a list of `fit` (this vector or matrix), `se.fit`, `df` and `residual.scale`, as for [stats::predict.lm()]; for

@@ -8,8 +8,7 @@ refit_data <- function(fit, env) {
 
 # The settings of a fit, as fit_settings() gives them, with k left open.
 refit_settings <- function(fit) {
-  likelihood <- if (is_em(fit)) unclass(fit)[c("family", "dispersions")]
-  c(unclass(fit)[c("router", "expert", "standardize", "control", "method")], list(likelihood = likelihood))
+  c(unclass(fit)[c("router", "expert", "standardize", "control", "method")], list(likelihood = likelihood_of(fit)))
 }
 
 # Some rows of prepared data.

@@ -89,6 +89,9 @@ column_type <- function(v) {
   if (is.logical(v)) "logical" else class(v)[1L]
 }
 
+# Factors and strings are one type: chunks may have either.
+type_words <- function(type) if (type == "factor") "a factor or strings" else type
+
 # The needed columns of a chunk, checked against the first one. Columns of nothing but NA take the expected type.
 conform_chunk <- function(design, chunk, at) {
   absent <- setdiff(design$columns, names(chunk))
@@ -101,7 +104,8 @@ conform_chunk <- function(design, chunk, at) {
     if (type == "missing" && expected == "factor") return(rep(NA_character_, length(v)))
     if (type != expected && type != "missing" && expected != "missing") {
       stop_source(sprintf(
-        "`%s` was %s in the first chunk, but is %s in chunk %d%s", name, expected, type, at$chunk, at$where
+        "`%s` was %s in the first chunk, but is %s in chunk %d%s", name, type_words(expected), type_words(type),
+        at$chunk, at$where
       ))
     }
     if (inherits(v, "integer64")) as_double64(v) else v

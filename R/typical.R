@@ -30,10 +30,10 @@ lower_median <- function(v) {
   if (length(v)) sort.int(v, partial = middle)[middle] else v[NA_integer_]
 }
 
-# A matrix with the rows "min" and "max" and a column for each numeric covariate.
-# A number, a date or a time.
-is_measured <- function(v) (is.numeric(v) || inherits(v, c("Date", "POSIXct"))) && is.null(dim(v))
+# A number, a date or a time; also in a matrix of one column, as from scale().
+is_measured <- function(v) (is.numeric(v) || inherits(v, c("Date", "POSIXct"))) && NCOL(v) == 1L
 
+# A matrix with the rows "min" and "max" and a column for each numeric covariate.
 covariate_range <- function(names, column) {
   bounds <- lapply(seq_along(names), function(j) {
     v <- column(j)

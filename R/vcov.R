@@ -53,7 +53,8 @@
 #'
 #' @return `vcov()`: a symmetric matrix with a row and a column for each entry of `coef(fit)`.
 #'   `estfun()`: an n x P matrix, `w_i r_i` times the derivatives of the fitted values, or for `method = "em"` the
-#'   derivatives of the rows' weighted log-likelihoods. `bread()`: n times \eqn{H^-}.
+#'   derivatives of the rows' weighted log-likelihoods; after `na.action = na.exclude` rows that the fit dropped are
+#'   there as `NA`, as for [stats::glm()]. `bread()`: n times \eqn{H^-}.
 #'
 #' @references White, H. (1982). Maximum likelihood estimation of misspecified models. Econometrica 50, 1-25: the
 #'   sandwich.
@@ -72,6 +73,7 @@ vcov.cosine_moe <- function(object, type = c("model", "sandwich", "bootstrap"), 
   check_dots_empty(...)
   type <- check_choice(type, c("model", "sandwich", "bootstrap"))
   if (type == "bootstrap") return(vcov(bootstrap_of(object, boot, R)))
+  if (type == "sandwich") check_rows(object, "The sandwich")
   info <- information(object, parent.frame())
   warn_irregular(info$irregular, "There are no standard errors")
   covariance(object, info, type)
@@ -83,7 +85,6 @@ covariance <- function(fit, info, type = "model") {
   named <- function(value) matrix(value, length(names), length(names), dimnames = list(names, names))
   if (length(info$irregular)) return(structure(named(NA_real_), irregular = info$irregular))
   if (type == "model") return(named(info$variance * tcrossprod(info$maps$report %*% info$root)))
-  check_rows(fit, "The sandwich")
   root <- info$maps$report %*% info$root %*% solve(info$hessian)
   meat <- crossprod(info$root, score_product(info) %*% info$root)
   factor <- if (is_em(fit)) 1 else fit$nobs / fit$df.residual
@@ -120,7 +121,7 @@ estfun.cosine_moe <- function(x, ...) { # nolint: object_name_linter.
   jacobian <- core_call(core_jacobian(info$model, rows, info$par, info$threads))
   value <- factor * (jacobian %*% info$maps$work)
   dimnames(value) <- list(names(x$residuals), names(coef(x, "identifiable")))
-  value
+  stats::naresid(x$na.action, value)
 }
 
 #' @rdname vcov.cosine_moe
