@@ -146,6 +146,64 @@ test_that("a replicate that fails is a row of NA with its reason", {
   expect_error(vcov(boot), "failed", class = "cosmoe_error_bootstrap")
 })
 
+# Whether each replicate of rows, drawn as by drawn(, type = "cases"), has a row of `f` at its last level.
+has_level <- function(f, R, seed = 1) { # nolint: object_name_linter.
+  set.seed(seed)
+  unlist(future.apply::future_lapply(seq_len(R), function(i) {
+    any(f[sample.int(length(f), replace = TRUE)] == "w")
+  }, future.seed = TRUE))
+}
+
+test_that("cases that lack a level of a factor do not determine its coefficient", {
+  data <- ref_with_seed(3, {
+    f <- factor(c("w", "w", sample(c("u", "v"), 58, TRUE)))
+    data.frame(f = f, x = stats::rnorm(60), y = 2 * (f == "w") + stats::rnorm(60, sd = 0.3))
+  })
+  fit <- fit_cosine_moe(y ~ x + f, data, k = 1)
+  for (seed in 1:3) {
+    boot <- drawn(fit, 40, "cases", seed = seed)
+    known <- has_level(data$f, 40, seed)
+    expect_true(any(known) && !all(known))
+    expect_identical(boot$status$status == "failed", !known)
+    expect_identical(unname(stats::complete.cases(boot$coefficients)), known)
+    expect_match(boot$status$message[!known], "Constant expert covariate: `fw`", fixed = TRUE)
+    # No two replicates agree to the last digits, as those would that stay where they began.
+    expect_identical(anyDuplicated(round(boot$coefficients[known, "expert1:fw"], 6)), 0L)
+  }
+  # With a search, too, and for maximum likelihood.
+  expect_identical(drawn(fit, 10, "cases", n_starts = 1)$status$status == "failed", !has_level(data$f, 10))
+  em <- fit_cosine_moe(y ~ x + f, data, k = 1, method = "em")
+  expect_identical(drawn(em, 10, "cases")$status$status == "failed", !has_level(data$f, 10))
+  # New responses leave the covariates as they are.
+  expect_false("failed" %in% drawn(fit, 10, "residual")$status$status)
+})
+
+test_that("the same holds for a level that only the gate has", {
+  data <- ref_with_seed(4, {
+    f <- factor(c("w", "w", sample(c("u", "v"), 78, TRUE)))
+    x <- stats::runif(80, -1, 1)
+    data.frame(f = f, x = x, y = ifelse(f == "u", 2 + x, -1 - x) + stats::rnorm(80, sd = 0.2))
+  })
+  known <- has_level(data$f, 15)
+  expect_true(any(known) && !all(known))
+  for (standardize in c(TRUE, FALSE)) {
+    for (router in c("linear", "perturbed_cosine")) {
+      fit <- suppressWarnings(fit_cosine_moe(y ~ x | f, data,
+        router = router, standardize = standardize, control = moe_control(n_starts = 2)
+      ))
+      boot <- drawn(fit, 15, "cases")
+      expect_identical(boot$status$status == "failed", !known, label = paste(router, standardize))
+      expect_match(boot$status$message[!known], "Constant gate covariate: `fw`", fixed = TRUE)
+    }
+  }
+  # Where the fit itself has a constant in the gate, nothing is refused.
+  data$one <- 1
+  fit <- suppressWarnings(fit_cosine_moe(y ~ x | x + one, data,
+    standardize = FALSE, control = moe_control(n_starts = 2)
+  ))
+  expect_false("failed" %in% drawn(fit, 3, "cases")$status$status)
+})
+
 test_that("intervals are quantiles of the replicates", {
   boot <- drawn(small_fit(), 50)
   ends <- confint(boot, level = 0.8)

@@ -212,6 +212,36 @@ test_that("one expert has the covariance matrix of glm()", {
   expect_equal(unname(vcov(fit, "sandwich")), unname(sandwich::sandwich(weighted)), tolerance = 1e-4)
 })
 
+test_that("means outside the family have no quantiles, and R's warnings do not get through", {
+  d <- ref_with_seed(1, {
+    x <- stats::runif(80, 0, 2)
+    data.frame(x = x, size = stats::rgamma(80, 20, 20 / (1 + 2 * x)), count = stats::rpois(80, 1 + 2 * x))
+  })
+  new <- data.frame(x = c(1, -5, 2))
+  probs <- c(0.1, 0.9)
+  fit <- fit_cosine_moe(size ~ x, d, k = 1, method = "em", family = Gamma("identity"))
+  expect_silent(quantiles <- predict(fit, new, type = "quantile", probs = probs))
+  expect_true(all(is.na(quantiles[2, ]) & !is.nan(quantiles[2, ])))
+  mean <- predict(fit, new)
+  shape <- fit$dispersion[[1]]
+  expected <- outer(mean[c(1, 3)], probs, function(m, p) stats::qgamma(p, shape, scale = m / shape))
+  expect_equal(unname(quantiles[c(1, 3), ]), unname(expected), tolerance = 1e-10)
+  expect_silent(ends <- predict(fit, new, interval = "prediction"))
+  expect_identical(is.na(ends[, "lwr"]), c(FALSE, TRUE, FALSE))
+  fit <- fit_cosine_moe(count ~ x, d, k = 1, method = "em", family = poisson("identity"))
+  expect_silent(quantiles <- predict(fit, new, type = "quantile", probs = probs))
+  expect_true(all(is.na(quantiles[2, ])))
+  expected <- outer(predict(fit, new)[c(1, 3)], probs, function(m, p) stats::qpois(p, m))
+  expect_equal(unname(quantiles[c(1, 3), ]), unname(expected))
+
+  # Of two experts only those with weight count.
+  mixture <- list(family = list(name = "Gamma", link = "identity"), dispersion = c(2, 3))
+  values <- list(gate = rbind(c(1, 0), c(0.5, 0.5), c(0, 1)), expert = rbind(c(2, -1), c(2, -1), c(-1, 2)))
+  expect_silent(quantiles <- cosmoe:::mixture_quantiles(mixture, values, NULL, 0.3))
+  expected <- c(stats::qgamma(0.3, 2, scale = 1), NA, stats::qgamma(0.3, 3, scale = 2 / 3))
+  expect_equal(as.vector(quantiles), expected, tolerance = 1e-10)
+})
+
 test_that("coefficients have the dispersions among them", {
   fit <- em_cached("gaussian")$fit
   sigmas <- c("expert1:sigma" = sigma(fit)[[1]], "expert2:sigma" = sigma(fit)[[2]])

@@ -347,7 +347,12 @@ test_that("bad arguments and responses are refused", {
   bad(sigma = "both")
   bad(sigma = NA)
   bad(family = poisson, sigma = "equal")
+  bad(family = binomial, sigma = "equal")
   bad(control = moe_control(optimizer = "sgd"))
+  # The default may be written out where there are no dispersions.
+  for (name in c("poisson", "binomial")) {
+    expect_identical(cosmoe:::as_likelihood("em", name, "free")$dispersions, "none")
+  }
   expect_error(moe_control(hybrid = NA), class = "cosmoe_error_input")
   expect_error(fit_cosine_moe(y ~ x, d, family = poisson()), "em", class = "cosmoe_error_input")
   expect_error(fit_cosine_moe(y ~ x, d, sigma = "equal"), "em", class = "cosmoe_error_input")

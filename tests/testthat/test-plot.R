@@ -71,6 +71,70 @@ test_that("fits from matrices, with offsets and with one expert are drawn", {
   on_device(expect_silent(plot(formula_offset)))
 })
 
+test_that("fits from matrices are drawn with and without their own gate covariates and offset", {
+  train <- methods_data()
+  covariates <- as.matrix(train[c("x1", "x2")])
+  gating <- as.matrix(train["z1"])
+  response <- train$y
+  shift <- train$size
+  quick <- moe_control(n_starts = 2, max_passes = 20)
+  fits <- suppressWarnings(list(
+    shared = fit_cosine_moe(covariates, response, control = quick),
+    named = fit_cosine_moe(covariates, response, z = covariates, control = quick),
+    offset = fit_cosine_moe(covariates, response, offset = shift, control = quick),
+    gate = fit_cosine_moe(covariates, response, z = gating, control = quick),
+    both = fit_cosine_moe(covariates, response, z = gating, offset = shift, control = quick)
+  ))
+  for (name in names(fits)) {
+    fit <- fits[[name]]
+    on_device(expect_silent(plot(fit)))
+    on_device(expect_silent(plot(fit, "covariate", covariate = "x2")))
+    # Colours come from the rows of the fit, here without a search for them further out.
+    expect_length(quiet_training(fit, environment())$class, 150L)
+    at <- profile_along(fit, "x1", size = 5)
+    moved <- cbind(x1 = at$values, x2 = fit$typical$x2)
+    new <- list(x = moved)
+    if (name %in% c("gate", "both")) new$z <- cbind(z1 = rep(fit$typical$z1, 5))
+    if (name %in% c("offset", "both")) new$offset <- numeric(5)
+    expect_equal(at$mean, predict(fit, new), label = name)
+  }
+})
+
+test_that("covariates that are matrices are left out, but for those of one column", {
+  train <- methods_data()
+  train$pair <- cbind(u = train$x2, v = train$z1)
+  train$basis <- stats::poly(train$x1, 2)
+  train$unit <- scale(train$x1)
+  fit <- function(formula) {
+    suppressWarnings(fit_cosine_moe(formula, train, control = moe_control(n_starts = 2, max_passes = 20)))
+  }
+  drawn <- list(
+    "x1" = y ~ x1 + pair, "x1" = y ~ pair + x1, "x1" = y ~ x1 | pair, "x1" = y ~ pair | x1, "unit" = y ~ pair + unit,
+    "group" = y ~ pair + group, "x1" = y ~ poly(x1, 2), "x1" = y ~ x2 | splines::ns(x1, 3), "unit" = y ~ unit
+  )
+  for (i in seq_along(drawn)) {
+    now <- fit(drawn[[i]])
+    expect_false("pair" %in% check_covariate(now, NULL))
+    on_device(expect_silent(plot(now)))
+    on_device(expect_silent(plot(now, "covariate", covariate = names(drawn)[i])))
+  }
+  at <- profile_along(now, "unit", size = 5)
+  expect_equal(range(at$values), range(train$unit))
+  new <- data.frame(row = 1:5)
+  new$unit <- matrix(at$values)
+  expect_equal(at$mean, unname(predict(now, new)))
+  for (formula in c(y ~ pair, y ~ basis, y ~ poly(pair, degree = 2, raw = TRUE))) {
+    now <- fit(formula)
+    on_device({
+      expect_silent(plot(now))
+      expect_silent(plot(now, c("fitted", "covariate")))
+      expect_error(plot(now, "covariate"), "`which` .* no covariate can be drawn", class = "cosmoe_error_input")
+      expect_error(plot(now, covariate = "pair"), "`covariate`", class = "cosmoe_error_input")
+    })
+  }
+  on_device(expect_error(plot(fit(y ~ x1 + pair), covariate = "pair"), "must be \"x1\"", class = "cosmoe_error_input"))
+})
+
 test_that("panels are drawn without the data of the fit", {
   fit <- methods_fit()
   fit$call$data <- quote(nowhere_to_be_found)

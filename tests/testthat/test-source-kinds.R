@@ -190,7 +190,14 @@ test_that("chunks that cannot be used name their number", {
   }
   expect_spoilt(function(chunk) stop("disk on fire"), "Chunk 2 cannot be read: disk on fire")
   expect_spoilt(function(chunk) chunk[c("x1", "y")], "Chunk 2 lacks `x2` and `word`")
-  expect_spoilt(function(chunk) transform(chunk, x2 = as.character(x2)), "`x2` was numeric .* factor in chunk 2")
+  expect_spoilt(
+    function(chunk) transform(chunk, x2 = as.character(x2)),
+    "`x2` was numeric in the first chunk, but is a factor or strings in chunk 2"
+  )
+  expect_spoilt(
+    function(chunk) transform(chunk, word = 1),
+    "`word` was a factor or strings in the first chunk, but is numeric in chunk 2"
+  )
   expect_spoilt(function(chunk) as.matrix(chunk), "Chunk 2 is a 250 x 4 character matrix")
   expect_spoilt(function(chunk) transform(chunk, x1 = Inf), "In chunk 2: .* infinite", "cosmoe_error_data")
   expect_error(kinds_fit(function(reset) stop("no")), "cannot be opened: no", class = "cosmoe_error_source")

@@ -225,6 +225,13 @@ test_that("what needs rows says so", {
   for (f in list(posterior, clusters, function(fit) residuals(fit, "quantile"))) {
     expect_error(f(em), class = "cosmoe_error_input", regexp = "a fit from a source does not keep")
   }
+  expect_error(plot(fit), "Every panel but \"starts\" needs", class = "cosmoe_error_input")
+  # Irregular fits are no exception.
+  fit$source$irregular <- "the fit is flat in 1 direction"
+  for (f in list(function() vcov(fit, "sandwich"), function() confint(fit, type = "sandwich"))) {
+    expect_error(f(), "The sandwich needs the rows", class = "cosmoe_error_input")
+  }
+  fit$source$irregular <- NULL
   # With rows given, these work.
   expect_identical(dim(posterior(em, data[1:2, ], y = c(0, 1))), c(2L, 2L))
   expect_length(ICL(em), 1L)

@@ -86,6 +86,27 @@ test_that("the methods for sandwich give the package's own sandwich", {
   expect_equal(sandwich::sandwich(made$fit) * 1000 / 991, vcov(made$fit, "sandwich"), tolerance = 1e-8)
 })
 
+test_that("rows that na.exclude left out are rows of NA among the scores, as for glm()", {
+  skip_if_not_installed("sandwich")
+  data <- ref_with_seed(1, data.frame(x = stats::rnorm(60)))
+  data$y <- ref_with_seed(2, 1 + data$x + stats::rnorm(60))
+  data$x[c(3, 9)] <- NA
+  group <- rep(1:12, 5)
+  for (action in c("na.exclude", "na.omit")) {
+    fit <- fit_cosine_moe(y ~ x, data, k = 1, na.action = action)
+    linear <- lm(y ~ x, data, na.action = action)
+    score <- sandwich::estfun(fit)
+    expect_equal(unname(score), unname(sandwich::estfun(linear)), tolerance = 1e-5)
+    expect_identical(rownames(score), rownames(sandwich::estfun(linear)))
+    expect_identical(sum(is.na(score)), if (action == "na.exclude") 4L else 0L)
+    expect_equal(unname(sandwich::sandwich(fit)), unname(sandwich::sandwich(linear)), tolerance = 1e-6)
+    expect_equal(
+      unname(sandwich::vcovCL(fit, group, type = "HC0")), unname(sandwich::vcovCL(linear, group, type = "HC0")),
+      tolerance = 1e-6
+    )
+  }
+})
+
 test_that("standard errors do not depend on the order of experts and rows, the gauge or the units", {
   for (router in routers) {
     made <- inference_fit(router, "tanh", n = 600)
