@@ -13,9 +13,9 @@
 #' @param x A fit from [fit_cosine_moe()].
 #' @param which The panels to draw, by name. More than one share the page; a single one goes wherever the device's
 #'   layout (`par(mfrow)`, `layout()`) puts it.
-#' @param covariate For `"covariate"`, the name of a covariate as the user supplies it (`age`, not `log(age)`): a number,
-#'   date, factor, string or logical value, no matrix of several columns. By default the one along which the gate
-#'   changes most; without any the panel is left out.
+#' @param covariate For `"covariate"`, the name of a covariate as the user supplies it (`age`, not `log(age)`): numbers,
+#'   dates, a factor, strings or logical values, but no matrix of several columns. By default the one along which the
+#'   gate changes most; where there is none, the panel is left out.
 #' @param ... Graphical parameters for [graphics::par()], such as `cex` or `mar`.
 #'
 #' @details
@@ -45,7 +45,7 @@ plot.cosine_moe <- function(x, which = c("fitted", "covariate", "residuals", "st
   if ("covariate" %in% which) {
     covariate <- check_covariate(x, covariate)
     if (is.null(covariate)) which <- setdiff(which, "covariate")
-    if (length(which) == 0L) stop_input("which", "covariate", "one of the other panels, since no covariate can be drawn")
+    if (length(which) == 0L) stop_input("which", "covariate", "another panel, since no covariate can be drawn")
   }
   data <- if (any(c("fitted", "covariate") %in% which)) quiet_training(x, parent.frame())
   old <- panel_style(length(which), ...)

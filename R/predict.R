@@ -43,8 +43,8 @@
 #' function, and both intervals use Student's t. After maximum likelihood a confidence interval uses the normal
 #' distribution and is symmetric for the mean (Gaussian family), its logarithm (Poisson and Gamma) or its logit
 #' (binomial), which keeps it in the family's range. The prediction interval then goes from one quantile of the mixture
-#' to another, as with `type = "quantile"`: it has the shape of the mixture (`NA` where that has no quantiles), but takes
-#' the parameters as known, so that in small samples it is too short (with n rows and P parameters, its variance lacks a
+#' to another, as with `type = "quantile"` (and may be `NA` as there): it has the shape of the mixture, but takes the
+#' parameters as known, so that in small samples it is too short (with n rows and P parameters, its variance lacks a
 #' part of about P / n); weights have no part in it, and for `cbind(successes, failures)` it is one of shares.
 #'
 #' @return For `"response"` a numeric vector and for `"class"` a factor with the levels `expert1`, `expert2`, ..., with
