@@ -77,7 +77,8 @@
 #'   representative; `experts` (q x k), columns in order of decreasing mean gate weight `gate_mean`; `fitted.values`,
 #'   `residuals`, `sse` (weighted), `df` (number of identifiable parameters), `df.residual`, `sigma` (\eqn{\sqrt{sse /
 #'   df.residual}}{sqrt(sse / df.residual)}), `nobs` (rows with positive weight); `starts`, a table of all starts;
-#'   `convergence` and `diagnostics`. For `"em"` also `family` (name and link), `dispersion` (one for each expert;
+#'   `convergence` (`status`, `passes`, `probes`, the `certificate` and others; see [moe_control()]) and
+#'   `diagnostics`. For `"em"` also `family` (name and link), `dispersion` (one for each expert;
 #'   `sigma` is the same for the Gaussian family and `NULL` for others), `loglik` (the maximum), `entropy` (of the
 #'   responsibilities), and `df` counts the dispersions; `objective` in `starts` is -2 times the log-likelihood. A fit
 #'   that has not converged gives one warning of class `cosmoe_warning_convergence`.

@@ -327,7 +327,7 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
     if (is.null(search$sums)) core_fit(search$model, search$rows, par, control)
     else core_fit_sums(search$model, search$sums, search$totals, par, control)
   )
-  fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
+  for (count in c("passes", "probes")) fit[[count]] <- sum(fit[[count]], start[[count]])
   if (!is.finite(fit$objective)) fit$objective <- Inf
   if (!is.null(progress)) progress()
   fit$kind <- start$kind
@@ -449,7 +449,7 @@ convergence_of <- function(best, control, by) {
   )
   list(
     status = best$status, converged = best$status == "converged", message = best$message,
-    passes = as.integer(best$passes), optimizer = control$optimizer, certificate = certificate
+    passes = as.integer(best$passes), probes = as.integer(best$probes), optimizer = control$optimizer, certificate = certificate
   )
 }
 

@@ -54,7 +54,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
     bool exact = settings.exact_first;  // which model the next step uses
     // The exact one is not used yet, nor computed.
     bool patient = !exact && std::isfinite(settings.exact_below);
-    bool last = false;  // the last step has been taken
+    bool last = false;      // the last step has been taken
+    bool cautious = false;  // a step has failed
     const auto evaluate = [&](const arma::vec& theta, bool with_exact) {
         ++out.passes;
         return objective.evaluate(theta, with_exact ? Order::hessian : Order::normal);
@@ -63,6 +64,17 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
         return std::isfinite(e.value) && e.normal.is_finite() && e.hessian.is_finite();
     };
     Evaluation here;
+    // Where one step has failed others will, and derivatives are computed only where F has fallen.
+    const auto try_step = [&](const arma::vec& trial, bool with_exact) {
+        if (cautious && settings.cheap_values) {
+            ++out.probes;
+            Evaluation alone = objective.evaluate(trial, Order::value);
+            if (!(alone.value < here.value)) return alone;
+        }
+        Evaluation there = evaluate(trial, with_exact);
+        out.trace.push_back(std::min(out.value, finite(there) ? there.value : out.value));
+        return there;
+    };
     const auto finish = [&](Status status, const char* message = "") {
         out.status = status;
         out.message = message;
@@ -152,7 +164,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 if (out.passes >= settings.max_passes)
                     return finish(Status::max_passes, "the limit of passes was reached");
                 const arma::vec trial = project(objective.move(out.theta, model.expand(step.q)), constraints);
-                Evaluation there = evaluate(trial, !patient || step.predicted <= soon * settings.exact_below);
+                Evaluation there = try_step(trial, !patient || step.predicted <= soon * settings.exact_below);
                 const bool sound = finite(there);
                 const double actual = sound ? here.value - there.value : -1e300;
                 const double ratio = actual / step.predicted;
@@ -173,13 +185,13 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 if (ratio < 0.25 && !tiny)
                     radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
                 else if (ratio > 0.75) radius = std::max(radius, 2 * step.length);
-                out.trace.push_back(std::min(out.value, sound ? there.value : out.value));
                 if (accepted) {
                     out.theta = trial;
                     out.value = there.value;
                     here = std::move(there);
                     break;
                 }
+                cautious = true;
                 if (tiny && step.predicted <= 10 * rounding) return finish(Status::converged);
             }
         }
