@@ -213,7 +213,7 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     const double miss_normal = miss(normal), miss_hessian = miss(hessian);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
                 }
-                if (ratio < 0.25 && !tiny)
+                if (!accepted || (ratio < 0.25 && !tiny))
                     radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
                 else if (ratio > 0.75) radius = std::max(radius, 2 * step.length);
                 if (accepted) {
