@@ -116,16 +116,18 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 const arma::vec full = model.expand(q);
                 return project(curved ? objective.move(out.theta, full) : arma::vec(out.theta + full), constraints);
             };
+            arma::mat straight;  // Hessian
+            // What the certificate will ask: steps along straight lines.
+            const auto judged = [&](double within) {
+                if (straight.is_empty()) straight = LocalModel(here, out.theta, constraints).hessian();
+                return solve_step(straight, gradient, model.scale(fresh), within, limits);
+            };
             const auto promises_nothing = [&]() {
                 if (fresh.is_empty()) fresh = natural_scale(here, constraints);
                 if (!wide.ok) wide = solve_step(hessian, gradient, model.scale(fresh), residual_norm, limits);
                 if (wide.ok && wide.predicted <= enough && !bend.is_empty()) {
-                    // Along straight lines as well, as the certificate judges.
-                    const LocalModel straight(here, out.theta, constraints);
-                    const Step other =
-                        solve_step(straight.hessian(), gradient, model.scale(fresh), residual_norm, limits);
-                    if (other.ok && other.predicted > wide.predicted)
-                        wide = other, hessian = straight.hessian(), curved = false;
+                    const Step other = judged(residual_norm);
+                    if (other.ok && other.predicted > wide.predicted) wide = other, hessian = straight, curved = false;
                 }
                 return wide.ok && wide.predicted <= enough;
             };
@@ -161,9 +163,10 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 if (idle && tried_wide) {
                     // The far move failed, and near ones promise nothing.
                     out.reach = 0.8 * radius;  // the step problem keeps its radius to a tenth
-                    return finish(Status::converged);
-                }
-                if (idle && wide.ok) {
+                    const Step left = judged(out.reach);
+                    if (!(left.ok && left.predicted > enough)) return finish(Status::converged);
+                    step = left, hessian = straight, curved = false;
+                } else if (idle && wide.ok) {
                     tried_wide = exact = true;
                     scale = fresh;
                     local_scale = model.scale(scale);
