@@ -71,6 +71,9 @@ arma::vec ModelObjective::move(const arma::vec& theta, const arma::vec& step) {
         drift += mass[m] * step[layout.bias(m)];
         if (layout.dz() > 0) shift += mass[m] * step(gate_of(layout, m));
     }
+    // Where logits change by far more than masses do, as when a gate becomes a threshold, biases go with the gates.
+    for (std::size_t m = 0; layout.dz() > 0 && m < layout.k(); ++m)
+        if (arma::norm(step(gate_of(layout, m)) - shift) > 2) return centered(model_, out);
     for (std::size_t m = 0; m < layout.k(); ++m) {
         const double growth = 1 + step[layout.bias(m)] - drift;
         // Beyond halving or doubling the curve goes on as its tangent, not for ever.
