@@ -20,7 +20,8 @@
 #' * experts of even polynomials with the first non-zero of (a, b) positive; networks with hidden units in a fixed order
 #'   and, where the activation allows, of fixed sign (tanh, sigmoid) or with a of norm 1 (ReLU);
 #' * atoms in the order of decreasing mass; of equal masses (to 1e-9), in increasing order of eta, then of u. In a
-#'   sparse gate atoms with equal u keep their order, since the first of them wins.
+#'   sparse gate atoms with equal u keep their order, since the first of them wins. At single points where scores of
+#'   different u tie (such as x = 0 with a linear router) the order decides, so there the function may change.
 #'
 #' Atoms are never merged or dropped. With nearly coinciding gates of a cosine router, contrasts near rounding errors
 #' decide about the representative, which is then only as exact as they are.

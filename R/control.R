@@ -15,8 +15,10 @@
 #'   quarter of the starts (20 at least) end in the same best solution, and this is clearly better than the model with
 #'   one expert less, few others are tried; with fewer than 20 starts all are drawn.
 #' @param max_passes Largest number of passes over the data in one long run, after the short one; a pass evaluates the
-#'   objective with its derivatives. Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100.
-#'   Linear and constant experts that are too many for the data can take thousands, since differences of such experts,
+#'   objective with its derivatives. Once a step of the default optimizer has failed, later ones are tried with the
+#'   objective alone, at about a third of the cost, and get their pass where it has fallen; these probes do not count
+#'   (`fit$convergence$probes`). Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100.
+#'   Linear and constant experts that are too many for the data can take many hundreds, since differences of such experts,
 #'   ever larger, with gates that are ever more alike, fit ever better; the default 500 ends such runs, whose sum of
 #'   squares then changes by little, with the status `"max_passes"`.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below

@@ -2,7 +2,7 @@
 #'
 #' @description
 #' Decides by the parameters, not by sampling, whether two mixing measures (or fits) give the same regression function
-#' at every x, and says why not.
+#' at every x (for sparse gates but where scores tie), and says why not.
 #'
 #' @param G,H Mixing measures or fits.
 #' @param tolerance Differences up to `tolerance`, relative to the size of the parameters, count as rounding errors; the

@@ -292,7 +292,7 @@ finish_source <- function(handle, data, settings, frame, estimate) {
   if (is.null(found)) {
     found <- finish_sums(handle, data, settings, frame, estimate)
   } else {
-    by <- theta_order(order(-found$outcome$gate_mean), estimate)
+    by <- theta_order(estimate$order, estimate)
     found$sums$gradient <- found$sums$gradient[by]
     for (part in c("normal", "hessian")) found$sums[[part]] <- found$sums[[part]][by, by, drop = FALSE]
   }

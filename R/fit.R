@@ -75,10 +75,12 @@
 #'
 #' @return An object of class `cosine_moe`, a list. Its main entries: `gate`, a list of `beta` (d_gate x k, infinite on
 #'   the boundary of the parameter space), `b` (length k) and `u` (d_gate x k, see [routers]) in a canonical
-#'   representative; `experts` (q x k), columns in order of decreasing mean gate weight `gate_mean`; `fitted.values`,
+#'   representative; `experts` (q x k), columns in order of decreasing mean gate weight `gate_mean` (of sparse gates
+#'   only where that leaves all choices as they are: of equal scores the first wins); `fitted.values`,
 #'   `residuals`, `sse` (weighted), `df` (number of identifiable parameters), `df.residual`, `sigma` (\eqn{\sqrt{sse /
 #'   df.residual}}{sqrt(sse / df.residual)}), `nobs` (rows with positive weight); `starts`, a table of all starts;
-#'   `convergence` and `diagnostics`. For `"em"` also `family` (name and link), `dispersion` (one for each expert;
+#'   `convergence` (`status`, `passes`, `probes`, the `certificate` and others; see [moe_control()]) and
+#'   `diagnostics`. For `"em"` also `family` (name and link), `dispersion` (one for each expert;
 #'   `sigma` is the same for the Gaussian family and `NULL` for others), `loglik` (the maximum), `entropy` (of the
 #'   responsibilities), and `df` counts the dispersions; `objective` in `starts` is -2 times the log-likelihood. A fit
 #'   that has not converged gives one warning of class `cosmoe_warning_convergence`.

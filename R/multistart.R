@@ -327,7 +327,7 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
     if (is.null(search$sums)) core_fit(search$model, search$rows, par, control)
     else core_fit_sums(search$model, search$sums, search$totals, par, control)
   )
-  fit$passes <- fit$passes + if (is.null(start$passes)) 0L else start$passes
+  for (count in c("passes", "probes")) fit[[count]] <- sum(fit[[count]], start[[count]])
   if (!is.finite(fit$objective)) fit$objective <- Inf
   if (!is.null(progress)) progress()
   fit$kind <- start$kind
@@ -377,10 +377,19 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     outside <- integer()
   }
   by <- order(-outcome$gate_mean)
+  # Where scores of a sparse gate tie the first expert wins: the order stays if another would choose others. Of rows that
+  # are not in memory nothing is known.
+  tied <- is_sparse(search$model) && is.unsorted(by) && (is.null(outcome$f) || {
+    own <- c(mixture$rows, list(w = data$w))
+    ordered <- sweep_block(core_model(router, expert, k), rows, order_experts(par, by), control$threads, mixture, own)
+    max(abs(ordered$f - outcome$f)) > 1e-9 * max(abs(outcome$f))
+  })
+  if (tied) by <- seq_len(k)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
   found$spike <- if (length(best$phi) > 1L) sort(match(spikes, by)) else if (length(spikes)) seq_len(k) else integer()
   found$outside <- sort(match(outside, by))
+  found$unordered <- tied
   # With few distinct rows, or experts without effect, fewer parameters matter than the model has. Near infinity the
   # rank is an accident of rounding. Information criteria of likelihoods count the model's own.
   rank <- max(best$certificate$rank, 1L)
@@ -399,6 +408,7 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     z_scale = if (is.null(gate$scale)) rep(1, d_gate) else gate$scale,
     fitted = outcome$f,
     gate_mean = outcome$gate_mean[by],
+    order = by,
     df = df,
     starts = starts_table(runs, best, search),
     convergence = c(convergence_of(best, control, by), last_iterate(best, search$rows)),
@@ -449,7 +459,7 @@ convergence_of <- function(best, control, by) {
   )
   list(
     status = best$status, converged = best$status == "converged", message = best$message,
-    passes = as.integer(best$passes), optimizer = control$optimizer, certificate = certificate
+    passes = as.integer(best$passes), probes = as.integer(best$probes), optimizer = control$optimizer, certificate = certificate
   )
 }
 

@@ -280,6 +280,12 @@ fit_notes <- function(fit) {
     } else {
       about("Gate", found$boundary, "is on its bound, `bound_gate`.", "are on their bound, `bound_gate`.")
     },
+    if (isTRUE(found$unordered) && !is_streamed(fit)) {
+      paste(
+        "Scores of the gate tie in some rows, where the first of the experts wins: they are not in order of their",
+        "weights."
+      )
+    },
     about("Expert", found$outside, outside_words("has"), outside_words("have")),
     if (length(found$spike)) spike_words(fit),
     separated_response_words(fit),

@@ -50,6 +50,7 @@ Rcpp::List wrap_fit(const cosmoe::Model& model, const cosmoe::Fit& fit) {
     Rcpp::List out = wrap_parameters(cosmoe::unpack(model.layout, fit.theta));
     out["objective"] = 2 * fit.value;
     out["passes"] = fit.passes;
+    out["probes"] = fit.probes;
     out["status"] = status_name(fit.status);
     out["message"] = fit.message;
     if (fit.certified) {
@@ -147,7 +148,8 @@ Rcpp::List core_fit_sums(const Rcpp::List& model, const Rcpp::Function& evaluate
     const cosmoe::Model built(bind::as_model(model), size("dx"), size("dz"));
     const cosmoe::RowSums sums{host_sums(built, evaluate, false),
                                host_sums(built, evaluate, true),
-                               {total("used"), total("weight"), total("squares"), total("deviation")}};
+                               {total("used"), total("weight"), total("squares"), total("deviation")},
+                               false};
     return run_fit(
         model, built, start, control,
         [&](const auto&... rest) { return cosmoe::fit_least_squares(built, sums, rest...); },

@@ -372,3 +372,14 @@ test_that("the sum of squares never rises on the way", {
     expect_way_down(run(sparse, start, "newton"), paste("sparse", seed))
   }
 })
+
+test_that("gates that become thresholds converge", {
+  for (seed in 1:12) {
+    set.seed(seed)
+    data <- data.frame(x = rnorm(150), z = runif(150))
+    data$y <- ifelse(data$z > 0.5, 1 + data$x, -1 - data$x) + rnorm(150, sd = 0.2)
+    fit <- fit_cosine_moe(y ~ x | z, data, router = "linear")
+    expect_true(fit$convergence$converged)
+    expect_lte(fit$convergence$passes, 60)
+  }
+})

@@ -61,3 +61,22 @@ test_that("the certificate of a converged sparse fit does not contradict its sta
     expect_identical(fit$convergence$converged, fit$convergence$status == "converged")
   }
 })
+
+test_that("experts keep the order by which ties were broken in rows where scores are equal", {
+  set.seed(2)
+  data <- data.frame(g = factor(sample(c("a", "b", "c"), 200, TRUE)), x = rnorm(200), h = 0)
+  data$y <- with(data, ifelse(g == "a", x + 2, ifelse(g == "b", -x, 3 * x - 1))) + rnorm(200, sd = 0.3)
+  data$h <- ifelse(runif(200) < 0.4, 0, rexp(200))
+  few <- moe_control(n_starts = 4)
+  kept <- 0
+  gates <- list(y ~ x | g, y ~ x | h, y ~ x | g)
+  routers <- list(router_linear(top_k = 2), router_cosine(top_k = 1), router_perturbed_cosine(top_k = 2))
+  for (i in 1:3) {
+    set.seed(1)
+    fit <- quiet_fit(gates[[i]], data, k = 3, router = routers[[i]], standardize = FALSE, control = few)
+    expect_equal(sum((data$y - predict(fit, data))^2), fit$sse, tolerance = 1e-10)
+    kept <- kept + fit$diagnostics$unordered
+    expect_identical(any(grepl("Scores of the gate tie", summary(fit)$notes)), fit$diagnostics$unordered)
+  }
+  expect_gt(kept, 0)
+})

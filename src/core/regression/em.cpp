@@ -49,6 +49,7 @@ class Em {
         inner.max_passes = expected_passes;
         const SolverResult step = minimise_trust_region(objective, model_.constraints, at.theta, inner, hooks_);
         if (step.status == Status::interrupted) throw Interrupted();
+        at.probes += step.probes;
         accept(at, step.theta, step.passes);
     }
 
@@ -107,7 +108,8 @@ using Approach = std::function<bool(const Settings&, SolverResult&)>;
 // `em`: what makes the steps of pure EM, or null for the observed likelihood's.
 Fit maximise(const Model& model, const RowSums& rows, const Em* em, const Approach& approach, const arma::vec& start,
              const EmSettings& settings, const Hooks& hooks) {
-    const Settings solver = solver_settings(rows.totals, settings);
+    Settings solver = solver_settings(rows.totals, settings);
+    solver.cheap_values = rows.in_memory;
     Fit fit;
     SolverResult& result = fit;
     fit.theta = project(start, model.constraints);
@@ -152,6 +154,7 @@ Fit maximise(const Model& model, const RowSums& rows, const Em* em, const Approa
                 newton ? minimise_trust_region(objective, model.constraints, fit.theta, rest, hooks)
                        : minimise_nlopt(objective, model.constraints, fit.theta, settings.optimizer, rest, hooks);
             finish.passes += fit.passes;
+            finish.probes += fit.probes;
             finish.trace.insert(finish.trace.begin(), fit.trace.begin(), fit.trace.end());
             if (direct || finish.value <= fit.value) result = std::move(finish);
             if (fit.status == Status::stalled && !std::isfinite(fit.value)) return fit;

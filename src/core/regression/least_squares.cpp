@@ -34,7 +34,8 @@ Fit fit_least_squares(const Model& model, const RowSums& rows, const arma::vec& 
                       const Hooks& hooks) {
     if (settings.optimizer == "sgd") throw InvalidArgument("stochastic gradient descent needs the rows in memory");
     ModelObjective objective(model, rows.search);
-    const Settings solver = solver_settings(model, rows.totals, settings);
+    Settings solver = solver_settings(model, rows.totals, settings);
+    solver.cheap_values = rows.in_memory;
     Fit fit;
     SolverResult& result = fit;
     if (settings.optimizer == "newton")

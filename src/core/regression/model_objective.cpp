@@ -71,6 +71,9 @@ arma::vec ModelObjective::move(const arma::vec& theta, const arma::vec& step) {
         drift += mass[m] * step[layout.bias(m)];
         if (layout.dz() > 0) shift += mass[m] * step(gate_of(layout, m));
     }
+    // Where logits change by far more than masses do, as when a gate becomes a threshold, biases go with the gates.
+    for (std::size_t m = 0; layout.dz() > 0 && m < layout.k(); ++m)
+        if (arma::norm(step(gate_of(layout, m)) - shift) > 2) return centered(model_, out);
     for (std::size_t m = 0; m < layout.k(); ++m) {
         const double growth = 1 + step[layout.bias(m)] - drift;
         // Beyond halving or doubling the curve goes on as its tangent, not for ever.
@@ -113,6 +116,23 @@ arma::mat ModelObjective::bend(const arma::vec& theta, const arma::vec& gradient
     return half + half.t();
 }
 
+namespace {
+
+// A gate's derivatives are those of its weight times the difference between its expert and all together: where all
+// experts agree to eight digits, hardly more than rounding errors. Such gates' coordinates.
+arma::uvec silent_gates(const Layout& layout, const arma::mat& normal, const Settings& settings) {
+    const double whole =
+        settings.likelihood ? std::sqrt(settings.weight) : settings.response_norm * std::sqrt(settings.residual_df);
+    std::vector<arma::uword> out;
+    for (std::size_t m = 0; m < layout.k(); ++m) {
+        if (std::sqrt(normal(layout.bias(m), layout.bias(m))) > 1e-8 * whole) continue;
+        for (std::size_t j = layout.gate(m); j <= layout.bias(m); ++j) out.push_back(j);
+    }
+    return arma::conv_to<arma::uvec>::from(out);
+}
+
+}  // namespace
+
 Evaluator evaluator_of(const Pass& pass) {
     return [&pass](const arma::vec& theta, Order order) { return pass.evaluate(theta, order); };
 }
@@ -141,7 +161,8 @@ void certify_fit(const Model& model, const Evaluator& judge, const Settings& sol
     fit.value = at.value;
     fit.certified = true;
     if (std::isfinite(at.value) && at.hessian.is_finite() && at.normal.is_finite()) {
-        fit.certificate = certify(at, fit, model.constraints, gauge_directions(model.layout), solver);
+        fit.certificate = certify(at, fit, model.constraints, gauge_directions(model.layout),
+                                  silent_gates(model.layout, at.normal, solver), solver);
         for (const arma::uword j : fit.certificate.active) {
             const std::size_t first = model.constraints[j].first, experts = model.layout.eta(0);
             const std::size_t dispersions = model.layout.eta(model.layout.k());

@@ -25,6 +25,7 @@ struct RowSums {
     // The same for the certificate, after an interrupt too.
     Evaluator judge;
     RowTotals totals;
+    bool in_memory = true;  // so that a criterion alone costs less than one with its derivatives
 };
 
 RowTotals row_totals(const Rows& rows);

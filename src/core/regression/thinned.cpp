@@ -108,6 +108,7 @@ bool approach(const Model& model, const Family& family, const Rows& rows, std::s
     const SolverResult found = minimise_trust_region(objective, model.constraints, at.theta, coarse, hooks);
     if (found.status == Status::interrupted) throw Interrupted();
     at.passes += found.passes;
+    at.probes += found.probes;
     // At the maximum over all rows a part promises about half a unit for each parameter.
     const double chance = static_cast<double>(model.layout.size());
     if (found.trace.empty() || !(found.trace.front() - found.value > chance)) return false;

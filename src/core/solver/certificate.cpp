@@ -25,7 +25,7 @@ arma::mat feasible_gauge(const arma::mat& gauge, const arma::mat& tangent, const
 }  // namespace
 
 Certificate certify(const Evaluation& at, const SolverResult& result, const Constraints& constraints,
-                    const arma::mat& gauge, const Settings& settings) {
+                    const arma::mat& gauge, const arma::uvec& silent, const Settings& settings) {
     Certificate out;
     const arma::vec& theta = result.theta;
     const double residual_norm = settings.full_step(at.value);
@@ -86,7 +86,10 @@ Certificate certify(const Evaluation& at, const SolverResult& result, const Cons
     }
 
     const LocalModel model(at, theta, constraints);
-    const arma::mat normal = model.normal();
+    arma::mat normal = at.normal;
+    normal.rows(silent).zeros();
+    normal.cols(silent).zeros();
+    normal = model.reduce(normal);
     const arma::vec unit = arma::sqrt(normal.diag());
     const arma::vec inverse = 1 / arma::clamp(unit, 1e-14 * arma::max(unit) + 1e-300, arma::datum::inf);
     arma::vec values;

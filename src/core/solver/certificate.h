@@ -18,8 +18,9 @@ struct Certificate {
     arma::uword null_directions = 0;  // further directions without curvature: the solution is not unique
 };
 
-// `gauge`: columns that span the directions along which the objective is constant by construction.
+// `gauge`: columns that span the directions along which the objective is constant by construction. `silent`: coordinates
+// whose derivatives are rounding errors, which count for no rank.
 Certificate certify(const Evaluation& at, const SolverResult& result, const Constraints& constraints,
-                    const arma::mat& gauge, const Settings& settings);
+                    const arma::mat& gauge, const arma::uvec& silent, const Settings& settings);
 
 }  // namespace cosmoe

@@ -27,6 +27,7 @@ struct Settings {
     double exact_below = std::numeric_limits<double>::infinity();
     int exact_after = 0;
     bool exact_first = false;  // whether the first step takes the exact Hessian
+    bool cheap_values = true;  // F alone costs a part of what it costs with derivatives
 
     // The decrease of F that the data can just tell: half a residual variance, or half a unit of log likelihood.
     double unit(double value) const { return likelihood ? 0.5 : value / residual_df; }
@@ -51,7 +52,8 @@ struct Settings {
 struct SolverResult {
     arma::vec theta;
     double value = 0;
-    int passes = 0;
+    int passes = 0;  // evaluations of F with derivatives; NLopt's and EM's own count where they take none
+    int probes = 0;  // evaluations of F alone by which steps were judged
     Status status = Status::stalled;
     std::string message;
     std::vector<double> trace;  // F at the best point after each pass

@@ -20,6 +20,16 @@ void update_scale(const Evaluation& here, const Constraints& constraints, arma::
     scale = arma::max(0.5 * scale, common_in_blocks(largest_curvature(here), constraints, 1e-10));
 }
 
+// The gradient without what presses against balls: steps that curve out of them are put back.
+arma::vec tangential(const Evaluation& here, const arma::vec& theta, const Constraints& constraints) {
+    arma::vec out = here.gradient;
+    for (const BlockConstraint& c : constraints) {
+        const double pressure = on_boundary(c, theta) ? multiplier(c, theta, here.gradient) : 0;
+        if (pressure > 0) out(block(c)) += pressure * theta(block(c));
+    }
+    return out;
+}
+
 // A step that promises less than this part of what is enough is not worth a pass: what is left is then some 1e-8 of a
 // standard error, and what rounding has made of the way here a small part of that.
 constexpr double precise = 1e-9;
@@ -54,7 +64,8 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
     bool exact = settings.exact_first;  // which model the next step uses
     // The exact one is not used yet, nor computed.
     bool patient = !exact && std::isfinite(settings.exact_below);
-    bool last = false;  // the last step has been taken
+    bool last = false;      // the last step has been taken
+    bool cautious = false;  // a step has failed
     const auto evaluate = [&](const arma::vec& theta, bool with_exact) {
         ++out.passes;
         return objective.evaluate(theta, with_exact ? Order::hessian : Order::normal);
@@ -63,6 +74,10 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
         return std::isfinite(e.value) && e.normal.is_finite() && e.hessian.is_finite();
     };
     Evaluation here;
+    const auto probe = [&](const arma::vec& theta) {
+        ++out.probes;
+        return objective.evaluate(theta, Order::value);
+    };
     const auto finish = [&](Status status, const char* message = "") {
         out.status = status;
         out.message = message;
@@ -78,11 +93,15 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
         for (;;) {
             if (hooks.stop_requested()) throw Interrupted();
             update_scale(here, constraints, scale);
-            const arma::mat bend = here.hessian.is_empty() ? arma::mat() : objective.bend(out.theta, here.gradient);
+            const arma::mat bend = here.hessian.is_empty()
+                                       ? arma::mat()
+                                       : objective.bend(out.theta, tangential(here, out.theta, constraints));
             const LocalModel model(here, out.theta, constraints, bend);
             const arma::vec gradient = model.gradient();
             arma::vec local_scale = model.scale(scale);
-            const arma::mat normal = model.normal(), hessian = here.hessian.is_empty() ? arma::mat() : model.hessian();
+            const arma::mat normal = model.normal();
+            arma::mat hessian = here.hessian.is_empty() ? arma::mat() : model.hessian();
+            bool curved = true;  // steps follow the objective's curve
             const std::vector<BallLimit> limits = model.balls();
             const double rounding = settings.rounding(here.value);
             const double enough = settings.enough(here.value);
@@ -93,22 +112,32 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
             const double residual_norm = settings.full_step(here.value);
             arma::vec fresh;
             Step wide;  // that move, once it has been asked for
+            const auto target = [&](const arma::vec& q) {
+                const arma::vec full = model.expand(q);
+                return project(curved ? objective.move(out.theta, full) : arma::vec(out.theta + full), constraints);
+            };
+            arma::mat straight;  // Hessian
+            // What the certificate will ask: steps along straight lines.
+            const auto judged = [&](double within) {
+                if (straight.is_empty()) straight = LocalModel(here, out.theta, constraints).hessian();
+                return solve_step(straight, gradient, model.scale(fresh), within, limits);
+            };
             const auto promises_nothing = [&]() {
                 if (fresh.is_empty()) fresh = natural_scale(here, constraints);
                 if (!wide.ok) wide = solve_step(hessian, gradient, model.scale(fresh), residual_norm, limits);
                 if (wide.ok && wide.predicted <= enough && !bend.is_empty()) {
-                    // Along straight lines as well, as the certificate judges.
-                    const LocalModel straight(here, out.theta, constraints);
-                    const Step other =
-                        solve_step(straight.hessian(), gradient, model.scale(fresh), residual_norm, limits);
-                    if (other.ok && other.predicted > wide.predicted) wide = other;
+                    const Step other = judged(residual_norm);
+                    if (other.ok && other.predicted > wide.predicted) wide = other, hessian = straight, curved = false;
                 }
                 return wide.ok && wide.predicted <= enough;
             };
             bool tried_wide = false;
+            const auto solve = [&](double within) {
+                return solve_step(exact ? hessian : normal, gradient, local_scale, within, limits, damping);
+            };
             // Steps from this point, without new derivatives, until one is accepted.
             for (;;) {
-                Step step = solve_step(exact ? hessian : normal, gradient, local_scale, radius, limits, damping);
+                Step step = solve(radius);
                 if (!step.ok) return finish(Status::stalled, "the step problem has no solution");
                 damping = step.damping;
                 patient = patient && step.predicted > settings.exact_below && out.passes <= settings.exact_after;
@@ -127,17 +156,17 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     // enough there.
                     if (!exact) step = solve_step(hessian, gradient, local_scale, radius, limits, damping);
                     last = !last && step.predicted > precise * enough && out.passes < settings.max_passes &&
-                           take_last(objective, project(objective.move(out.theta, model.expand(step.q)), constraints),
-                                     rounding, here, out);
+                           take_last(objective, target(step.q), rounding, here, out);
                     if (last) break;
                     return finish(Status::converged);
                 }
                 if (idle && tried_wide) {
                     // The far move failed, and near ones promise nothing.
                     out.reach = 0.8 * radius;  // the step problem keeps its radius to a tenth
-                    return finish(Status::converged);
-                }
-                if (idle && wide.ok) {
+                    const Step left = judged(out.reach);
+                    if (!(left.ok && left.predicted > enough)) return finish(Status::converged);
+                    step = left, hessian = straight, curved = false;
+                } else if (idle && wide.ok) {
                     tried_wide = exact = true;
                     scale = fresh;
                     local_scale = model.scale(scale);
@@ -151,8 +180,25 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 }
                 if (out.passes >= settings.max_passes)
                     return finish(Status::max_passes, "the limit of passes was reached");
-                const arma::vec trial = project(objective.move(out.theta, model.expand(step.q)), constraints);
-                Evaluation there = evaluate(trial, !patient || step.predicted <= soon * settings.exact_below);
+                arma::vec trial = target(step.q);
+                Evaluation there;
+                // Where one step has failed others will: derivatives are computed only where F has fallen, and at the
+                // longest of the steps that come out as predicted, each twice as long as the one before.
+                const bool careful = cautious && settings.cheap_values;
+                if (careful) there = probe(trial);
+                while (careful && step.limited &&
+                       std::abs(here.value - there.value - step.predicted) < 0.1 * step.predicted) {
+                    const Step longer = solve(2 * step.length);
+                    if (!longer.ok || longer.length < 1.5 * step.length) break;
+                    const arma::vec beyond = target(longer.q);
+                    const Evaluation far = probe(beyond);
+                    if (!(far.value < there.value)) break;
+                    step = longer, trial = beyond, there = far;
+                }
+                if (!careful || there.value < here.value) {
+                    there = evaluate(trial, !patient || step.predicted <= soon * settings.exact_below);
+                    out.trace.push_back(std::min(out.value, finite(there) ? there.value : out.value));
+                }
                 const bool sound = finite(there);
                 const double actual = sound ? here.value - there.value : -1e300;
                 const double ratio = actual / step.predicted;
@@ -170,16 +216,16 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     const double miss_normal = miss(normal), miss_hessian = miss(hessian);
                     if (exact ? miss_normal < 0.5 * miss_hessian : miss_hessian < 0.8 * miss_normal) exact = !exact;
                 }
-                if (ratio < 0.25 && !tiny)
+                if (!accepted || (ratio < 0.25 && !tiny))
                     radius = std::max(0.1, std::min(0.5, ratio > 0 ? 0.25 + ratio : 0.25)) * step.length;
                 else if (ratio > 0.75) radius = std::max(radius, 2 * step.length);
-                out.trace.push_back(std::min(out.value, sound ? there.value : out.value));
                 if (accepted) {
                     out.theta = trial;
                     out.value = there.value;
                     here = std::move(there);
                     break;
                 }
+                cautious = true;
                 if (tiny && step.predicted <= 10 * rounding) return finish(Status::converged);
             }
         }
