@@ -77,6 +77,11 @@ int main() {
             const arma::vec other = p.without_gauge(p.objective.move(p.theta, shifted));
             CHECK_NEAR(arma::norm(one - other), 0, 1e-12);
 
+            // Steps that change logits by far more than masses are straight.
+            const arma::vec long_step = 1e3 * p.step;
+            const arma::vec line = p.without_gauge(p.theta + long_step);
+            CHECK_NEAR(arma::norm(p.without_gauge(p.objective.move(p.theta, long_step)) - line), 0, 1e-9);
+
             // An expert that grows as its mass shrinks keeps their product, on its way to infinity as well.
             for (const double far : {0.1, 0.9, 2.0}) {
                 arma::vec away(p.theta.n_elem, arma::fill::zeros);
