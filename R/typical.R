@@ -50,7 +50,7 @@ covariate_range <- function(names, column) {
 # The variables behind a formula's right-hand side and `offset`, one value a row, with missing values kept.
 raw_frame <- function(formula, data, call, env, terms, frame) {
   home <- environment(formula)
-  variables <- unique(c(all.vars(stats::delete.response(terms)), all.vars(call$offset)))
+  variables <- unique(c(all.vars(terms[[3L]]), all.vars(call$offset)))
   # A model frame of the variables themselves, without transformations, has them.
   if (is.null(attr(frame, "na.action")) && all(variables %in% names(frame))) return(unclass(frame)[variables])
   n <- if (is.data.frame(data)) nrow(data) else NROW(eval(formula[[2L]], data, home))
