@@ -68,9 +68,7 @@ column_scales <- function(x, w = NULL) {
 # Weighted means and spreads, smallest and largest values and their first rows: a matrix with a row for each column.
 summarise_columns <- function(x, w = NULL) {
   if (!is.double(x)) storage.mode(x) <- "double"
-  each <- core_call(core_summarise_columns(x, if (!is.null(w)) as.double(w)))
-  colnames(each) <- c("center", "spread", "least", "largest", "least_row", "largest_row")
-  each
+  core_summarise_columns(x, if (!is.null(w)) as.double(w))
 }
 
 # Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a

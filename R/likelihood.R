@@ -15,7 +15,7 @@ likelihood_rows <- function(rows, data, likelihood) {
   rows$trials <- data$trials
   weight <- if (is.null(rows$w)) length(rows$y) else sum(rows$w)
   spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
-  likelihood_limits(rows, family, weight, column_scales(cbind(spread), data$w)$scale)
+  likelihood_limits(rows, family, weight, column_scales(spread, data$w)$scale)
 }
 
 likelihood_limits <- function(rows, family, weight, spread) {

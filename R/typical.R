@@ -26,8 +26,9 @@ lower_median <- function(v) {
   if (anyNA(v)) v <- v[!is.na(v)]
   # Else what the columns before have left would pile up to a quarter of ten million rows of data.
   if (length(v) >= 1e6) gc(full = FALSE)
-  middle <- (length(v) + 1L) %/% 2L
-  if (length(v)) sort.int(v, partial = middle)[middle] else v[NA_integer_]
+  if (length(v) == 0L) return(v[NA_integer_])
+  median <- core_lower_median(v)
+  if (is.integer(v)) as.integer(median) else median
 }
 
 # A matrix with the rows "min" and "max" and a column for each numeric covariate.

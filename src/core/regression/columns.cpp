@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 namespace cosmoe {
 
@@ -33,6 +35,41 @@ ColumnSummary summarise_column(const double* column, const double* w, std::size_
     }
     out.spread = unit * std::sqrt(static_cast<double>(squares / total));
     return out;
+}
+
+double lower_median(const double* column, std::size_t n) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    const std::size_t rank = (n - 1) / 2;
+    double low = -infinity, high = infinity;
+    // Some values, evenly spread, tell where it will be, give or take three standard deviations of their median's rank:
+    // only what lies there has to be copied.
+    constexpr std::size_t some = 256, deviations = 3 * 8;
+    if (n >= 8 * some) {
+        double sample[some];
+        for (std::size_t i = 0; i < some; ++i) sample[i] = column[i * (n / some)];
+        std::sort(sample, sample + some);
+        low = sample[some / 2 - deviations], high = sample[some / 2 + deviations];
+    }
+    for (;;) {
+        std::size_t below = 0, within = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+            below += column[i] < low;
+            within += column[i] <= high;
+        }
+        within -= below;
+        if (below <= rank && rank < below + within) {
+            std::vector<double> found(within + 1);  // one more place, for what is written and not kept
+            std::size_t count = 0;
+            for (std::size_t i = 0; i < n; ++i) {
+                found[count] = column[i];
+                count += column[i] >= low && column[i] <= high;
+            }
+            const auto middle = found.begin() + static_cast<std::ptrdiff_t>(rank - below);
+            std::nth_element(found.begin(), middle, found.end() - 1);
+            return *middle;
+        }
+        low = -infinity, high = infinity;  // these rows are unlike the others
+    }
 }
 
 }  // namespace cosmoe
