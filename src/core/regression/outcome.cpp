@@ -48,15 +48,8 @@ void load(const OutcomeRows& rows, std::size_t first, std::size_t count, const F
         const double* p = rows.gate + m * rows.n + first;
         for (std::size_t i = 0; i < count; ++i) eta[i] = mean[i] + (rows.offset ? rows.offset[first + i] : 0.0);
         std::fill(eta + count, eta + block_rows, 0.0);
-        const DensityBlock out{n,
-                               v.y.col(0),
-                               v.trials.col(0),
-                               joint,
-                               unused(0),
-                               unused(1),
-                               unused(2),
-                               unused(3),
-                               unused(4)};
+        const DensityBlock out{n,         v.y.col(0), v.trials.col(0), joint,    unused(0),
+                               unused(1), unused(2),  unused(3),       unused(4)};
         family->evaluate(out, v.w.col(0), eta, phi[m]);
         for (std::size_t i = 0; i < count; ++i) mean[i] = family->mean(eta[i]);
         // The smallest normal number stands for what is smaller, whose logarithm the kernel does not know.
@@ -64,8 +57,8 @@ void load(const OutcomeRows& rows, std::size_t first, std::size_t count, const F
         for (std::size_t i = 0; i < count; ++i) log_p[i] = std::max(p[i], std::numeric_limits<double>::min());
         kernel::logarithm(log_p, n, log_p);
         for (std::size_t i = 0; i < count; ++i)
-            joint[i] = p[i] > 0 && !std::isnan(joint[i]) ? joint[i] + log_p[i]
-                                                         : -std::numeric_limits<double>::infinity();
+            joint[i] =
+                p[i] > 0 && !std::isnan(joint[i]) ? joint[i] + log_p[i] : -std::numeric_limits<double>::infinity();
     }
 }
 
