@@ -123,8 +123,12 @@ as_data <- function(data) {
 
 frame_error <- function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
 
-# The terms of all parts together.
-frame_terms <- function(formula, data) tryCatch(stats::terms(formula, data = data), error = frame_error)
+# The terms of all parts together. A formula in which nothing is to be split or expanded is one of stats, too.
+frame_terms <- function(formula, data) {
+  simple <- length(formula)[2L] == 1L && is.name(formula[[2L]]) && !"." %in% all.vars(formula)
+  terms_of <- if (simple) stats::terms.formula else stats::terms
+  tryCatch(terms_of(formula, data = data), error = frame_error)
+}
 
 # The model frame of all parts. Its arguments are evaluated in the data, as in lm(); the data are already evaluated,
 # once, and go by a name of their own.
