@@ -76,11 +76,17 @@ start_dispersions <- function(mean, share, sample, model) {
 
 # Mean responses of the experts, n x k.
 start_means <- function(eta, sample, model) {
+  gate <- list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)))
+  start_values(c(gate, list(eta = eta)), sample, model)$mean
+}
+
+# Gate, dense, and mean responses of the experts, n x k both.
+start_values <- function(par, sample, model) {
+  model$router$top_k <- 0L
   at <- core_call(core_predict(
-    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z),
-    list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)), eta = eta), 1L
+    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z), par[c("u", "b", "eta")], 1L
   ))
-  mean_of_link(model$family, at$expert + sample$offset)
+  list(gate = at$gate, mean = mean_of_link(model$family, at$expert + sample$offset))
 }
 
 # Classification EM (Celeux and Govaert, 1992) from random cells: every row goes to the expert to which it belongs most
@@ -91,8 +97,8 @@ partition_by_em <- function(sample, model, stochastic, iterations = 3L) {
   for (i in seq_len(iterations)) {
     at <- start_of_partition(part, sample, model)
     dispersion <- if (length(at$phi)) rep_len(exp(at$phi), model$k)
-    joint <- log(gate_shares(at, sample)) +
-      log_density(model$family, sample$response, sample$trials, start_means(at$eta, sample, model), dispersion)
+    values <- start_values(at, sample, model)
+    joint <- log(values$gate) + log_density(model$family, sample$response, sample$trials, values$mean, dispersion)
     # The largest of log probabilities with Gumbel noise is a draw from them.
     if (stochastic) joint <- joint - log(-log(stats::runif(length(joint))))
     joint[is.na(joint)] <- -Inf

@@ -2,6 +2,7 @@
 #include "regression/columns.h"
 #include "regression/em.h"
 #include "regression/outcome.h"
+#include "regression/ridge.h"
 
 namespace {
 
@@ -258,4 +259,13 @@ Rcpp::NumericMatrix core_summarise_columns(const Rcpp::NumericVector& x, const R
 // [[Rcpp::export]]
 double core_lower_median(const Rcpp::NumericVector& x) {
     return cosmoe::lower_median(x.begin(), static_cast<std::size_t>(x.size()));
+}
+
+// x with the intercept's column last; y and w have a value for each row.
+// [[Rcpp::export]]
+Rcpp::NumericVector core_ridge(const Rcpp::NumericMatrix& x, const Rcpp::NumericVector& y, const Rcpp::NumericVector& w,
+                               double shrink) {
+    const arma::vec coef = cosmoe::ridge(x.begin(), static_cast<std::size_t>(x.nrow()),
+                                         static_cast<std::size_t>(x.ncol()), y.begin(), w.begin(), shrink);
+    return Rcpp::NumericVector(coef.begin(), coef.end());
 }
