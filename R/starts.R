@@ -138,7 +138,7 @@ ridge <- function(x, y, w) core_call(core_ridge(x, y, w, 1e-3))
 # The gate constraint's radius, or a typical length where there is none.
 gate_length <- function(zeta, router) {
   if (router$name != "linear") return(router$scale)
-  2 / max(sqrt(sum(zeta^2) / max(length(zeta), 1)), 1e-300)
+  2 / max(sqrt(mean(rowSums(zeta^2)) / max(ncol(zeta), 1)), 1e-300)
 }
 
 random_gate <- function(sample, model) {

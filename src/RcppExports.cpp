@@ -124,14 +124,14 @@ BEGIN_RCPP
 END_RCPP
 }
 // core_ridge
-Rcpp::NumericVector core_ridge(const Rcpp::NumericMatrix& x, const Rcpp::NumericVector& y, const Rcpp::NumericVector& w, double shrink);
+Rcpp::NumericVector core_ridge(const arma::mat& x, const arma::vec& y, const arma::vec& w, double shrink);
 RcppExport SEXP _cosmoe_core_ridge(SEXP xSEXP, SEXP ySEXP, SEXP wSEXP, SEXP shrinkSEXP) {
 BEGIN_RCPP
     Rcpp::RObject rcpp_result_gen;
     Rcpp::RNGScope rcpp_rngScope_gen;
-    Rcpp::traits::input_parameter< const Rcpp::NumericMatrix& >::type x(xSEXP);
-    Rcpp::traits::input_parameter< const Rcpp::NumericVector& >::type y(ySEXP);
-    Rcpp::traits::input_parameter< const Rcpp::NumericVector& >::type w(wSEXP);
+    Rcpp::traits::input_parameter< const arma::mat& >::type x(xSEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type y(ySEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type w(wSEXP);
     Rcpp::traits::input_parameter< double >::type shrink(shrinkSEXP);
     rcpp_result_gen = Rcpp::wrap(core_ridge(x, y, w, shrink));
     return rcpp_result_gen;

@@ -261,11 +261,8 @@ double core_lower_median(const Rcpp::NumericVector& x) {
     return cosmoe::lower_median(x.begin(), static_cast<std::size_t>(x.size()));
 }
 
-// x with the intercept's column last; y and w have a value for each row.
 // [[Rcpp::export]]
-Rcpp::NumericVector core_ridge(const Rcpp::NumericMatrix& x, const Rcpp::NumericVector& y, const Rcpp::NumericVector& w,
-                               double shrink) {
-    const arma::vec coef = cosmoe::ridge(x.begin(), static_cast<std::size_t>(x.nrow()),
-                                         static_cast<std::size_t>(x.ncol()), y.begin(), w.begin(), shrink);
+Rcpp::NumericVector core_ridge(const arma::mat& x, const arma::vec& y, const arma::vec& w, double shrink) {
+    const arma::vec coef = cosmoe::ridge(x, y, w, shrink);
     return Rcpp::NumericVector(coef.begin(), coef.end());
 }

@@ -2,40 +2,32 @@
 
 #include <algorithm>
 
-#include "common/buffer.h"
-#include "common/chunks.h"
-#include "common/kernels.h"
-
 namespace cosmoe {
+namespace {
 
-arma::vec ridge(const double* x, std::size_t n, std::size_t d, const double* y, const double* w, double shrink) {
-    double weight = 0, sum = 0;
-    for (std::size_t i = 0; i < n; ++i) weight += w[i], sum += w[i] * y[i];
-    const double center = sum / std::max(weight, 1e-300);
-    // Columns of x and y, and those of x with weights, padded with zeros.
-    const std::size_t rows = round_up(n, lane_multiple);
-    Buffer columns(rows, d + 1), weighted(rows, d);
-    for (std::size_t j = 0; j < d; ++j) {
-        std::copy_n(x + j * n, n, columns.col(j));
-        for (std::size_t i = 0; i < n; ++i) weighted.col(j)[i] = w[i] * x[j * n + i];
-    }
-    for (std::size_t i = 0; i < n; ++i) columns.col(d)[i] = y[i] - center;
-    arma::mat products(d, d + 1, arma::fill::zeros);
-    kernel::cross_product(weighted.col(0), rows, d, columns.col(0), rows, d + 1, rows, products.memptr(), d);
+double sum_of(const arma::vec& values, std::size_t parts = 1) {
+    long double sum = 0;
+    for (const double v : values) sum += v;
+    return static_cast<double>(sum / static_cast<long double>(parts));
+}
 
-    arma::mat gram = products.head_cols(d);
-    arma::vec more(d);
-    more.fill(shrink * arma::mean(gram.diag()));
-    more[d - 1] *= 1e-6;
+}  // namespace
+
+arma::vec ridge(const arma::mat& x, const arma::vec& y, const arma::vec& w, double shrink) {
+    const arma::uword last = x.n_cols - 1;
+    arma::mat gram = x.t() * (x.each_col() % w);
+    arma::vec more(x.n_cols);
+    more.fill(shrink * sum_of(gram.diag(), x.n_cols));
+    more[last] *= 1e-6;
     gram.diag() += more;
+    const double center = sum_of(w % y) / std::max(sum_of(w), 1e-300);
+    const arma::vec right = x.t() * (w % (y - center));
     const arma::vec unit = 1 / arma::sqrt(arma::clamp(arma::vec(gram.diag()), 1e-300, arma::datum::inf));
-    arma::vec coef(d, arma::fill::zeros);
-    arma::mat upper;
-    if (arma::chol(upper, arma::symmatu(gram % (unit * unit.t()))))
-        coef = unit % arma::solve(arma::trimatu(upper),
-                                  arma::solve(arma::trimatl(upper.t()), unit % products.col(d), arma::solve_opts::fast),
-                                  arma::solve_opts::fast);
-    coef[d - 1] += center;
+    arma::vec coef;
+    const auto plain = arma::solve_opts::fast + arma::solve_opts::no_sympd + arma::solve_opts::no_band;
+    if (arma::solve(coef, gram % (unit * unit.t()), unit % right, plain)) coef %= unit;
+    else coef.zeros(x.n_cols);
+    coef[last] += center;
     return coef;
 }
 

@@ -5,8 +5,8 @@
 
 namespace cosmoe {
 
-// The coefficients of y on the d > 0 columns of x (n x d), the last of which is the intercept's, with weights w. Slopes
-// are shrunk by `shrink` times the mean square of the columns; where that has no solution they are zero.
-arma::vec ridge(const double* x, std::size_t n, std::size_t d, const double* y, const double* w, double shrink);
+// The coefficients of y on the columns of x, the last of which is the intercept's, with weights w. Slopes are shrunk by
+// `shrink` times the mean square of the columns; all are zero where there is no solution.
+arma::vec ridge(const arma::mat& x, const arma::vec& y, const arma::vec& w, double shrink);
 
 }  // namespace cosmoe
