@@ -63,7 +63,7 @@ start_dispersions <- function(mean, share, sample, model) {
   if (!is_likelihood(model) || model$dispersions == 0L) return(numeric())
   gaussian <- model$family$name == "gaussian"
   square <- (sample$response - mean)^2 / if (gaussian) sample$spread^2 else mean^2
-  square[!is.finite(square)] <- 1
+  if (!all(is.finite(square))) square[!is.finite(square)] <- 1
   weight <- sample$counts * share
   square <- if (model$dispersions == 1L) {
     sum(weight * square) / sum(weight)

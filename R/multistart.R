@@ -322,7 +322,7 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
   control$threads <- usable_threads(control$threads)
-  par <- start[intersect(c("u", "b", "eta", "phi", "beta"), names(start))]
+  par <- start[names(start) %in% c("u", "b", "eta", "phi", "beta")]
   # Over the rows, or over the sums of a source (R/fit-source.R).
   fit <- core_call(
     if (is.null(search$sums)) core_fit(search$model, search$rows, par, control)
@@ -434,7 +434,7 @@ starts_table <- function(runs, best, search) {
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
   spurious <- are_degenerate(runs) & !isTRUE(best$degenerate)
-  list2DF(list(
+  structure(class = "data.frame", row.names = .set_row_names(length(runs)), list(
     start = seq_along(runs),
     kind = column("kind", ""),
     objective = user_objective(objective, search$rows),
@@ -484,7 +484,7 @@ degenerate_status <- function(best, spike, family) {
 mixture_of <- function(data, likelihood, phi, k) {
   list(
     family = likelihood$family, phi = if (length(phi)) rep_len(phi, k) else numeric(k),
-    dispersed = length(phi) > 0L, rows = data[intersect(c("y", "offset", "trials"), names(data))],
+    dispersed = length(phi) > 0L, rows = list(y = data$y, offset = data$offset, trials = data$trials),
     spread = column_scales(data$y, data$w)$scale^2
   )
 }
