@@ -65,7 +65,7 @@ double lower_median(const double* column, std::size_t n) {
         for (std::size_t i = 0; i < some; ++i) sample[i] = column[i * (n / some)];
         const auto lower = sample.begin() + some / 2 - deviations, upper = sample.begin() + some / 2 + deviations;
         std::nth_element(sample.begin(), lower, sample.end());
-        std::nth_element(lower, upper, sample.end());
+        std::nth_element(lower + 1, upper, sample.end());
         low = *lower, high = *upper;
     }
     const std::unique_ptr<double[]> found(new double[n]);  // memory that is not touched costs nothing
