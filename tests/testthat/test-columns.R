@@ -11,8 +11,8 @@ test_that("the lower median is an observed value, in whatever order the rows com
       # The rows by which a long column is bracketed are unlike the others.
       misled <- replace(v, (seq_len(1024) - 1) * max(1, n %/% 1024) + 1, 1e3)[seq_len(n)]
       columns <- list(
-        v, sort(v), sort(v, decreasing = TRUE), round(v), rep(7, n), misled, -misled, c(rep(Inf, n %/% 2), v)[seq_len(n)],
-        rep(-Inf, n)
+        v, sort(v), sort(v, decreasing = TRUE), round(v), rep(7, n), misled, -misled, rep(-Inf, n),
+        c(rep(Inf, n %/% 2), v)[seq_len(n)]
       )
       for (column in columns) expect_identical(core_lower_median(column), middle(column))
     }
