@@ -155,7 +155,7 @@ contained_model <- function(search, equal, constant_gate) {
   if (constant_gate) {
     search$rows$z <- matrix(0, nrow(search$rows$x), 0L)
     search$rows[c("z_center", "z_scale")] <- NULL
-    search$model$router <- core_model(router_linear(), expert_constant(), search$model$k)$router
+    search$model$router <- core_router(router_linear())
   }
   search$smaller <- NULL
   # The contained model is not what an interrupt should hand back.
