@@ -29,6 +29,14 @@ core_summarise_columns <- function(x, w) {
     .Call(`_cosmoe_core_summarise_columns`, x, w)
 }
 
+core_lower_median <- function(x) {
+    .Call(`_cosmoe_core_lower_median`, x)
+}
+
+core_ridge <- function(x, y, w, shrink) {
+    .Call(`_cosmoe_core_ridge`, x, y, w, shrink)
+}
+
 core_direction_to_gate <- function(router, beta) {
     .Call(`_cosmoe_core_direction_to_gate`, router, beta)
 }

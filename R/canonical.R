@@ -46,7 +46,7 @@ canonicalize <- function(G) {
   b <- G$beta0 - log_sum_exp(G$beta0)
   by <- canonical_order(b, eta, u, sparse = is_sparse_router(G$router, length(b)))
   u <- u[, by, drop = FALSE]
-  beta <- core_call(core_gate_to_beta(core_model(G$router, G$expert, length(b))$router, u))
+  beta <- core_call(core_gate_to_beta(core_router(G$router), u))
   eta <- eta[, by, drop = FALSE]
   new_mixing_measure(b[by], beta, u, eta, G$router, G$expert, G$z_center, G$z_scale, G$shared, measure_link(G))
 }

@@ -3,16 +3,17 @@
 # the row that contradicts it most joins the sample.
 
 # Returns NULL, or list(column, of): a dependent column and the columns it depends on. No column may be constant.
-find_collinear <- function(x, rows, span = column_ranges(x, rows)) {
+find_collinear <- function(x, rows, ends = column_ends(x, rows)) {
   d <- ncol(x)
   if (d < 2L) return(NULL)
+  span <- ends$span
   center <- span[1L, ] / 2 + span[2L, ] / 2
   half <- span[2L, ] / 2 - span[1L, ] / 2
   scaled <- function(at) {
     all <- function(v) rep(v, each = length(at))
     cbind(1, (x[at, , drop = FALSE] - all(center)) / all(half))
   }
-  sample <- sample_rows(x, rows)
+  sample <- sample_rows(rows, d, ends$at)
   for (attempt in seq_len(d + 1L)) {
     decomposition <- qr(scaled(sample), tol = 1e-7)
     rank <- decomposition$rank
@@ -34,28 +35,26 @@ find_collinear <- function(x, rows, span = column_ranges(x, rows)) {
   NULL
 }
 
-column_ranges <- function(x, rows) {
-  if (length(rows) == nrow(x)) return(unname(t(summarise_columns(x)[, c("least", "largest"), drop = FALSE])))
-  vapply(seq_len(ncol(x)), function(j) {
+# Least and largest values of the columns, in two rows (`span`), and the rows of the data in which they are (`at`).
+column_ends <- function(x, rows) {
+  if (length(rows) == nrow(x)) {
+    each <- summarise_columns(x)
+    return(list(
+      span = rbind(each[, "least"], each[, "largest"]), at = as.integer(each[, c("least_row", "largest_row")])
+    ))
+  }
+  at <- vapply(seq_len(ncol(x)), function(j) {
     v <- x[rows, j]
-    c(min(v), max(v))
-  }, numeric(2))
+    rows[c(which.min(v), which.max(v))]
+  }, integer(2))
+  list(span = matrix(x[cbind(c(at), c(col(at)))], 2L), at = c(at))
 }
 
 # Rows evenly spread, and the rows with the extremes of each column, which rare levels of factors need.
-sample_rows <- function(x, rows) {
-  size <- min(length(rows), max(500L, 5L * ncol(x)))
+sample_rows <- function(rows, columns, extremes) {
+  size <- min(length(rows), max(100L, 5L * columns))
   spread <- rows[round(seq(1, length(rows), length.out = size))]
-  if (size == length(rows)) return(spread)
-  extremes <- if (length(rows) == nrow(x)) {
-    as.integer(t(summarise_columns(x)[, c("least_row", "largest_row"), drop = FALSE]))
-  } else {
-    vapply(seq_len(ncol(x)), function(j) {
-      v <- x[rows, j]
-      rows[c(which.min(v), which.max(v))]
-    }, integer(2))
-  }
-  unique(c(spread, extremes))
+  if (size == length(rows)) spread else unique(c(spread, extremes))
 }
 
 # The row with the largest of the values that `deviation(rows)` gives, in blocks.

@@ -4,12 +4,16 @@
 
 # The `model` list of the bridge.
 core_model <- function(router, expert, k, control = NULL) {
+  expert <- unclass(expert)
+  expert$bound_expert <- if (is.null(control)) Inf else control$bound_expert
+  list(router = core_router(router, control), expert = expert, k = as.integer(k))
+}
+
+core_router <- function(router, control = NULL) {
   router <- unclass(router)
   router$top_k <- if (is.null(router$top_k)) 0L else as.integer(router$top_k)
   router$bound_gate <- if (is.null(control)) Inf else control$bound_gate
-  expert <- unclass(expert)
-  expert$bound_expert <- if (is.null(control)) Inf else control$bound_expert
-  list(router = router, expert = expert, k = as.integer(k))
+  router
 }
 
 # The `rows` list of the bridge for a fit. Experts and linear gates are functions of linear predictors, so the scale
@@ -68,9 +72,7 @@ column_scales <- function(x, w = NULL) {
 # Weighted means and spreads, smallest and largest values and their first rows: a matrix with a row for each column.
 summarise_columns <- function(x, w = NULL) {
   if (!is.double(x)) storage.mode(x) <- "double"
-  each <- core_call(core_summarise_columns(x, if (!is.null(w)) as.double(w)))
-  colnames(each) <- c("center", "spread", "least", "largest", "least_row", "largest_row")
-  each
+  core_summarise_columns(x, if (!is.null(w)) as.double(w))
 }
 
 # Experts that can be multiplied by a number are fitted to a response of unit size; for others the unit of y has a
@@ -157,7 +159,7 @@ report_parameters <- function(par, router, expert, rows, model = NULL) {
   list(
     u = u,
     b = unname(b) - log_sum_exp(b),
-    beta = core_call(core_gate_to_beta(core_model(router, expert_constant(), 1L)$router, u)),
+    beta = core_call(core_gate_to_beta(core_router(router), u)),
     eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$y_scale),
     phi = par$phi + dispersion_shift(model, rows)
   )
@@ -170,8 +172,7 @@ dispersion_shift <- function(model, rows) {
 
 # A start in reported coordinates (see check_start()) as working parameters.
 working_parameters <- function(start, router, expert, rows, model = NULL) {
-  chart <- core_model(router, expert, length(start$b))$router
-  u <- if (is.null(start$u)) core_call(core_direction_to_gate(chart, start$beta)) else start$u
+  u <- if (is.null(start$u)) core_call(core_direction_to_gate(core_router(router), start$beta)) else start$u
   b <- start$b
   if (router$name == "linear") {
     gate <- to_unit_scale(rbind(u, b), rows$z_center, rows$z_scale)

@@ -63,13 +63,14 @@ row_words <- function(bad) {
 }
 
 check_response_varies <- function(y) {
-  range <- c(min(y), max(y)) # range() would copy it
-  if (range[1L] == range[2L]) stop_data("The response is constant: there is nothing to fit.")
-  if (!has_squares(range)) stop_data("The response is too large or too small to be squared: rescale it.")
+  least <- min(y)
+  largest <- max(y)
+  if (least == largest) stop_data("The response is constant: there is nothing to fit.")
+  if (!has_squares(least, largest)) stop_data("The response is too large or too small to be squared: rescale it.")
 }
 
-# Whether sums of squares of values with this range, and of their differences, neither overflow nor underflow.
-has_squares <- function(range) max(abs(range)) < 1e150 && range[2L] - range[1L] > 1e-150
+# Whether sums of squares of values in these ranges, and of their differences, neither overflow nor underflow.
+has_squares <- function(least, largest) least > -1e150 & largest < 1e150 & largest - least > 1e-150
 
 check_counts <- function(n, k, router, expert, d, d_gate, likelihood = NULL) {
   if (k > n) stop_data(sprintf("There are more experts (k = %d) than rows (%d).", k, n))
@@ -86,9 +87,9 @@ check_counts <- function(n, k, router, expert, d, d_gate, likelihood = NULL) {
 
 # Columns that are constant, or linear combinations of others, leave slopes undefined.
 check_columns <- function(x, rows, names, part) {
-  span <- column_ranges(x, rows)
-  check_spans(span, names, part, length(rows) < nrow(x))
-  found <- find_collinear(x, rows, span)
+  ends <- column_ends(x, rows)
+  check_spans(ends$span, names, part, length(rows) < nrow(x))
+  found <- find_collinear(x, rows, ends)
   if (!is.null(found)) stop_collinear(names, part, found)
 }
 
@@ -99,7 +100,7 @@ check_spans <- function(span, names, part, weighted) {
     stop_data("Constant ", part, " covariate: ", enumerate(names[constant]), ". The intercept already stands for it",
               if (weighted) " (only rows with a positive weight count)", ".")
   }
-  extreme <- !apply(span, 2L, has_squares)
+  extreme <- !has_squares(span[1L, ], span[2L, ])
   if (any(extreme)) stop_data("Too large or too small to be squared: ", enumerate(names[extreme]), ". Rescale it.")
 }
 

@@ -12,11 +12,13 @@
 data_from_formula <- function(formula, data, call, env, contrasts = NULL, likelihood = NULL) {
   formula <- as_formula(formula)
   data <- without_int64(as_data(data))
-  frame <- training_frame(formula, data, call, env)
+  one_part <- length(formula)[2L] == 1L
+  bare <- frame_terms(formula, data)
+  frame <- training_frame(formula, bare, data, call, env)
   check_contrasts(contrasts, frame)
   full <- attr(frame, "terms")
-  expert <- part_terms(formula, data, 1L)
-  gate <- if (length(formula)[2L] == 2L) gate_terms(formula, data) else expert
+  expert <- part_terms(formula, data, 1L, if (one_part) bare)
+  gate <- if (one_part) expert else gate_terms(formula, data)
   shared <- identical(attr(expert, "term.labels"), attr(gate, "term.labels"))
   x <- design_matrix(expert, frame, contrasts)
   z <- if (shared) list(names = x$names) else design_matrix(gate, frame, contrasts)
@@ -39,7 +41,7 @@ data_from_formula <- function(formula, data, call, env, contrasts = NULL, likeli
     range = covariate_range(names(raw), function(j) raw[[j]]),
     formula = formula,
     terms = list(full = full, expert = expert, gate = gate),
-    xlevels = stats::.getXlevels(full, frame),
+    xlevels = if (all(attr(full, "dataClasses") == "numeric")) no_levels else stats::.getXlevels(full, frame),
     contrasts = c(x$contrasts, z$contrasts[setdiff(names(z$contrasts), names(x$contrasts))]),
     na.action = attr(frame, "na.action"),
     row_names = if (!identical(attr(frame, "row.names"), seq_len(nrow(frame)))) row.names(frame),
@@ -81,6 +83,9 @@ data_from_matrix <- function(x, y, z = NULL, weights = NULL, offset = NULL, y_na
   )
 }
 
+# The levels of factors where there are none.
+no_levels <- stats::setNames(list(), character())
+
 # What the experts have to explain: the response without the offset.
 working_response <- function(data) if (is.null(data$offset)) data$y else data$y - data$offset
 
@@ -88,7 +93,7 @@ working_response <- function(data) if (is.null(data$offset)) data$y else data$y 
 
 as_formula <- function(formula) {
   if (!inherits(formula, "formula")) stop_input("formula", formula, "a formula such as y ~ x | z")
-  formula <- Formula::as.Formula(formula_of_response(formula))
+  formula <- Formula::Formula(stats::formula(formula_of_response(formula)))
   parts <- length(formula)
   if (parts[1L] != 1L || parts[2L] > 2L) {
     stop_input("formula", as_text(formula), "of the form response ~ covariates of experts | covariates of gate")
@@ -116,16 +121,25 @@ as_data <- function(data) {
   tryCatch(as.data.frame(data), error = refuse)
 }
 
+frame_error <- function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
+
+# The terms of all parts together. A formula in which nothing is to be split or expanded is one of stats, too.
+frame_terms <- function(formula, data) {
+  simple <- length(formula)[2L] == 1L && is.name(formula[[2L]]) && !"." %in% all.vars(formula)
+  terms_of <- if (simple) stats::terms.formula else stats::terms
+  tryCatch(terms_of(formula, data = data), error = frame_error)
+}
+
 # The model frame of all parts. Its arguments are evaluated in the data, as in lm(); the data are already evaluated,
 # once, and go by a name of their own.
-training_frame <- function(formula, data, call, env) {
+training_frame <- function(formula, terms, data, call, env) {
   arguments <- c("subset", "weights", "na.action", "offset")
   default <- !"na.action" %in% names(call) && is.null(attr(data, "na.action")) &&
     identical(getOption("na.action"), "na.omit")
   frame <- tryCatch(
-    if (default) eval_frame(formula, data, call, env, arguments, na.action = omit_missing)
-    else eval_frame(formula, data, call, env, arguments),
-    error = function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
+    if (default) eval_frame(terms, data, call, env, arguments, na.action = omit_missing)
+    else eval_frame(terms, data, call, env, arguments),
+    error = frame_error
   )
   if (attr(attr(frame, "terms"), "response") != 1L) {
     stop_input("formula", as_text(formula), "one with a single response")
@@ -164,9 +178,9 @@ without_int64 <- function(data) {
   data
 }
 
-# The terms of one part, with `.` expanded.
-part_terms <- function(formula, data, part) {
-  terms <- stats::terms(formula, rhs = part, data = if (is.data.frame(data)) data)
+# The terms of one part, with `.` expanded; those of all parts, if `known`, are those of the only one.
+part_terms <- function(formula, data, part, known = NULL) {
+  terms <- if (is.null(known)) stats::terms(formula, rhs = part, data = if (is.data.frame(data)) data) else known
   if (attr(terms, "intercept") == 0L) {
     stop_input("formula", as_text(formula), "one without `- 1` or `+ 0`: every expert and every gate has an intercept")
   }
@@ -194,12 +208,12 @@ check_contrasts <- function(contrasts, frame) {
 # beside an intercept. Plain numbers are joined directly: model.matrix() would make a string for each row on the way.
 design_matrix <- function(terms, frame, contrasts = NULL) {
   variables <- term_variables(terms, frame)
+  plain <- all(attr(terms, "order") == 1L) && all(vapply(variables, function(v) is.numeric(v) && is.null(dim(v)), NA))
+  if (plain) return(bind_numbers(terms, variables, nrow(frame)))
   single <- vapply(variables, has_single_level, NA)
   if (any(single)) stop_data("A factor needs two levels in the data: ", enumerate(names(variables)[single]), ".")
   complex <- names(variables)[vapply(variables, is.complex, NA)]
   if (length(complex)) stop_data("Covariates must be real numbers, not complex: ", enumerate(complex), ".")
-  plain <- all(attr(terms, "order") == 1L) && all(vapply(variables, function(v) is.numeric(v) && is.null(dim(v)), NA))
-  if (plain) return(bind_numbers(terms, variables, nrow(frame)))
   contrasts <- contrasts[intersect(names(contrasts), names(variables))]
   design <- tryCatch(
     stats::model.matrix(terms, frame, contrasts.arg = if (length(contrasts)) contrasts),
@@ -215,15 +229,15 @@ design_matrix <- function(terms, frame, contrasts = NULL) {
 # The columns of the frame that the terms use, in the order of the rows of the terms' "factors".
 term_variables <- function(terms, frame) {
   variables <- as.list(attr(terms, "variables"))[-1L]
-  words <- function(v) paste(deparse(v, width.cutoff = 500L, backtick = !is.symbol(v)), collapse = " ")
-  frame[vapply(variables, words, "")]
+  words <- function(v) if (is.name(v)) as.character(v) else paste(deparse(v, 500L, backtick = TRUE), collapse = " ")
+  unclass(frame)[vapply(variables, words, "")]
 }
 
 bind_numbers <- function(terms, variables, n) {
   labels <- attr(terms, "term.labels")
   factors <- attr(terms, "factors")
   if (length(labels) && !all(colSums(factors > 0L) > 0L)) stop_data("The response is among the covariates.")
-  used <- vapply(seq_along(labels), function(j) which(factors[, j] > 0L), 0L)
+  used <- if (length(labels)) row(factors)[factors > 0L]
   list(design = join_columns(variables[used], n), names = labels, contrasts = NULL)
 }
 

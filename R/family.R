@@ -1,6 +1,7 @@
 # Response distributions of maximum likelihood fits: f(y | mean, dispersion), the dispersion being the Gaussian's sigma
 # or the Gamma distribution's shape. A family is plain data, list(name, link). A binomial y is a share of `trials`.
 
+# The links of each family, its default first.
 links_of_families <- list(
   gaussian = c("identity", "log", "inverse"), binomial = c("logit", "probit", "cloglog"),
   poisson = c("log", "identity", "sqrt"), Gamma = c("inverse", "log", "identity")
@@ -11,7 +12,7 @@ as_family <- function(family, argument = "family") {
   expected <- "gaussian(), binomial(), poisson() or Gamma(), with one of the links in ?fit_cosine_moe"
   given <- family
   if (is.character(family) && length(family) == 1L && family %in% names(links_of_families)) {
-    family <- get(family, envir = asNamespace("stats"), mode = "function")
+    return(list(name = family, link = links_of_families[[family]][1L]))
   }
   if (is.function(family)) family <- tryCatch(family(), error = function(e) NULL)
   if (!inherits(family, "family")) stop_input(argument, given, expected)
@@ -71,6 +72,7 @@ link_function <- function(link, part, value) {
 }
 
 mean_of_link <- function(family, eta) {
+  if (family$link == "identity") return(eta)
   mean <- link_function(family$link, "linkinv", eta)
   if (is.null(dim(eta))) mean else array(mean, dim(eta), dimnames(eta))
 }

@@ -112,7 +112,7 @@ fit_cosine_moe <- function(x, ...) UseMethod("fit_cosine_moe")
 fit_cosine_moe.formula <- function(formula, data, k = 2, router = "perturbed_cosine", expert = "linear",
                                    weights, subset, na.action, offset, contrasts = NULL, standardize = TRUE,
                                    start = NULL, control = moe_control(), model = FALSE, method = c("ls", "em"),
-                                   family = stats::gaussian(), sigma = c("free", "equal"), ...) {
+                                   family = "gaussian", sigma = c("free", "equal"), ...) {
   check_dots_empty(...)
   call <- match.call()
   call[[1L]] <- quote(fit_cosine_moe)
@@ -131,7 +131,7 @@ fit_cosine_moe.formula <- function(formula, data, k = 2, router = "perturbed_cos
 #' @export
 fit_cosine_moe.default <- function(x, y, k = 2, router = "perturbed_cosine", expert = "linear", z = x, weights = NULL,
                                    offset = NULL, standardize = TRUE, start = NULL, control = moe_control(),
-                                   method = c("ls", "em"), family = stats::gaussian(), sigma = c("free", "equal"),
+                                   method = c("ls", "em"), family = "gaussian", sigma = c("free", "equal"),
                                    ...) {
   if (missing(x)) stop_input("x", I("missing"), "the first argument, a formula or a matrix")
   check_dots_empty(...)
@@ -145,7 +145,7 @@ fit_cosine_moe.default <- function(x, y, k = 2, router = "perturbed_cosine", exp
 }
 
 # The arguments that need no data to be checked.
-fit_settings <- function(k, router, expert, standardize, control, method = "ls", family = stats::gaussian(),
+fit_settings <- function(k, router, expert, standardize, control, method = "ls", family = "gaussian",
                          sigma = c("free", "equal")) {
   method <- check_choice(method, c("ls", "em"))
   likelihood <- as_likelihood(method, family, sigma)

@@ -15,7 +15,7 @@ likelihood_rows <- function(rows, data, likelihood) {
   rows$trials <- data$trials
   weight <- if (is.null(rows$w)) length(rows$y) else sum(rows$w)
   spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
-  likelihood_limits(rows, family, weight, column_scales(cbind(spread), data$w)$scale)
+  likelihood_limits(rows, family, weight, column_scales(spread, data$w)$scale)
 }
 
 likelihood_limits <- function(rows, family, weight, spread) {
@@ -63,7 +63,7 @@ start_dispersions <- function(mean, share, sample, model) {
   if (!is_likelihood(model) || model$dispersions == 0L) return(numeric())
   gaussian <- model$family$name == "gaussian"
   square <- (sample$response - mean)^2 / if (gaussian) sample$spread^2 else mean^2
-  square[!is.finite(square)] <- 1
+  if (!all(is.finite(square))) square[!is.finite(square)] <- 1
   weight <- sample$counts * share
   square <- if (model$dispersions == 1L) {
     sum(weight * square) / sum(weight)
@@ -76,11 +76,17 @@ start_dispersions <- function(mean, share, sample, model) {
 
 # Mean responses of the experts, n x k.
 start_means <- function(eta, sample, model) {
+  gate <- list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)))
+  start_values(c(gate, list(eta = eta)), sample, model)$mean
+}
+
+# Gate, dense, and mean responses of the experts, n x k both.
+start_values <- function(par, sample, model) {
+  model$router$top_k <- 0L
   at <- core_call(core_predict(
-    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z),
-    list(u = matrix(0, ncol(sample$z), ncol(eta)), b = numeric(ncol(eta)), eta = eta), 1L
+    model[c("router", "expert", "k")], list(x = sample$x, z = sample$z), par[c("u", "b", "eta")], 1L
   ))
-  mean_of_link(model$family, at$expert + sample$offset)
+  list(gate = at$gate, mean = mean_of_link(model$family, at$expert + sample$offset))
 }
 
 # Classification EM (Celeux and Govaert, 1992) from random cells: every row goes to the expert to which it belongs most
@@ -91,8 +97,8 @@ partition_by_em <- function(sample, model, stochastic, iterations = 3L) {
   for (i in seq_len(iterations)) {
     at <- start_of_partition(part, sample, model)
     dispersion <- if (length(at$phi)) rep_len(exp(at$phi), model$k)
-    joint <- log(gate_shares(at, sample)) +
-      log_density(model$family, sample$response, sample$trials, start_means(at$eta, sample, model), dispersion)
+    values <- start_values(at, sample, model)
+    joint <- log(values$gate) + log_density(model$family, sample$response, sample$trials, values$mean, dispersion)
     # The largest of log probabilities with Gumbel noise is a draw from them.
     if (stochastic) joint <- joint - log(-log(stats::runif(length(joint))))
     joint[is.na(joint)] <- -Inf
@@ -149,7 +155,7 @@ contained_model <- function(search, equal, constant_gate) {
   if (constant_gate) {
     search$rows$z <- matrix(0, nrow(search$rows$x), 0L)
     search$rows[c("z_center", "z_scale")] <- NULL
-    search$model$router <- core_model(router_linear(), expert_constant(), search$model$k)$router
+    search$model$router <- core_router(router_linear())
   }
   search$smaller <- NULL
   # The contained model is not what an interrupt should hand back.

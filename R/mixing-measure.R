@@ -67,7 +67,7 @@ mixing_measure <- function(beta0, beta1, eta, router = "perturbed_cosine", exper
   if (is.na(expert_covariates(expert, nrow(eta)))) {
     stop_input("eta", eta, paste("a matrix with the parameters of", format(expert), "experts as columns"))
   }
-  u <- core_call(core_direction_to_gate(core_model(router, expert, k)$router, beta1))
+  u <- core_call(core_direction_to_gate(core_router(router), beta1))
   new_mixing_measure(beta0, beta1, u, eta, router, expert, link = link)
 }
 

@@ -272,6 +272,7 @@ distinct_best <- function(runs, objective, count) {
 }
 
 best_run <- function(runs) {
+  if (length(runs) == 1L) return(1L)
   finished <- !vapply(runs, function(run) run$thinned, NA)
   objective <- vapply(runs, function(run) run$objective, 0)
   if (any(finished & is.finite(objective))) objective[!finished] <- Inf
@@ -321,7 +322,7 @@ run_start <- function(start, search, order = NULL, progress = NULL) {
   control <- unclass(search$control)
   control$order <- order
   control$threads <- usable_threads(control$threads)
-  par <- start[intersect(c("u", "b", "eta", "phi", "beta"), names(start))]
+  par <- start[names(start) %in% c("u", "b", "eta", "phi", "beta")]
   # Over the rows, or over the sums of a source (R/fit-source.R).
   fit <- core_call(
     if (is.null(search$sums)) core_fit(search$model, search$rows, par, control)
@@ -387,8 +388,14 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   if (tied) by <- seq_len(k)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
-  found$spike <- if (length(best$phi) > 1L) sort(match(spikes, by)) else if (length(spikes)) seq_len(k) else integer()
-  found$outside <- sort(match(outside, by))
+  found$spike <- if (length(best$phi) > 1L) {
+    reported_index(spikes, by)
+  } else if (length(spikes)) {
+    seq_len(k)
+  } else {
+    integer()
+  }
+  found$outside <- reported_index(outside, by)
   found$unordered <- tied
   # With few distinct rows, or experts without effect, fewer parameters matter than the model has. Near infinity the
   # rank is an accident of rounding. Information criteria of likelihoods count the model's own.
@@ -437,7 +444,7 @@ starts_table <- function(runs, best, search) {
   thinned <- column("thinned", NA)
   objective[thinned | !is.finite(objective)] <- NA
   spurious <- are_degenerate(runs) & !isTRUE(best$degenerate)
-  list2DF(list(
+  structure(class = "data.frame", row.names = .set_row_names(length(runs)), list(
     start = seq_along(runs),
     kind = column("kind", ""),
     objective = user_objective(objective, search$rows),
@@ -447,13 +454,16 @@ starts_table <- function(runs, best, search) {
   ))
 }
 
+# Numbers of experts in the reported order `by`, from those in the order of the fit.
+reported_index <- function(index, by) which(by %in% index)
+
 convergence_of <- function(best, control, by) {
   found <- best$certificate
   certificate <- c(
     found[c("projected_gradient", "predicted_decrease")],
     list(active = c(
-      sprintf("gate %d", sort(match(found$active_gates, by))),
-      sprintf("expert %d", sort(match(found$active_experts, by)))
+      sprintf("gate %d", reported_index(found$active_gates, by)),
+      sprintf("expert %d", reported_index(found$active_experts, by))
     )),
     found[c("smallest_curvature", "null_directions", "rank", "gauge")]
   )
@@ -484,8 +494,8 @@ degenerate_status <- function(best, spike, family) {
 mixture_of <- function(data, likelihood, phi, k) {
   list(
     family = likelihood$family, phi = if (length(phi)) rep_len(phi, k) else numeric(k),
-    dispersed = length(phi) > 0L, rows = data[intersect(c("y", "offset", "trials"), names(data))],
-    spread = column_scales(cbind(data$y), data$w)$scale^2
+    dispersed = length(phi) > 0L, rows = list(y = data$y, offset = data$offset, trials = data$trials),
+    spread = column_scales(data$y, data$w)$scale^2
   )
 }
 
@@ -546,7 +556,6 @@ diagnose <- function(par, outcome, best, by, router, control) {
   mean_weight <- outcome$gate_mean[by]
   runs_off <- mean_weight < 0.1 & outcome$influence[by] > 100 * mean_weight^2
   alike <- outcome$both[by, by, drop = FALSE] > 0 & outcome$difference[by, by, drop = FALSE] < 1e-6
-  pairs <- if (k > 1L) utils::combn(k, 2L, simplify = FALSE)
   list(
     boundary = if (k == 1L) {
       integer()
@@ -558,7 +567,7 @@ diagnose <- function(par, outcome, best, by, router, control) {
     expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
     empty = which(mean_weight < 1e-3 & !runs_off),
     runaway = which(runs_off),
-    coincident = Filter(function(pair) alike[pair[1L], pair[2L]], pairs),
+    coincident = if (k > 1L) lapply(which(alike & lower.tri(alike)), function(at) c(col(alike)[at], row(alike)[at])),
     nonunique = isTRUE(best$certificate$null_directions > 0) || has_mirror_image(par$u, router)
   )
 }

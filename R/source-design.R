@@ -33,7 +33,7 @@ first_design <- function(formula, chunk, call, env, contrasts, likelihood) {
   frame_of <- function(rows) {
     tryCatch(
       eval_frame(formula, rows, call, env, c("subset", "weights", "na.action", "offset"), drop.unused.levels = FALSE),
-      error = function(e) stop_data("The model frame cannot be built: ", conditionMessage(e), ".")
+      error = frame_error
     )
   }
   head <- utils::head(chunk, 1000L)

@@ -29,7 +29,7 @@ random_search <- function(par, sample, model, proposals = 300L) {
   u <- par$u
   loss <- sparse_loss(u, par$b, value, sample, model)
   for (i in seq_len(proposals)) {
-    change <- matrix(stats::rnorm(length(u)), nrow(u)) * gate_length(sample, model) * 10^stats::runif(1L, -2.5, 0.3)
+    change <- matrix(stats::rnorm(length(u)), nrow(u)) * sample$gate_length * 10^stats::runif(1L, -2.5, 0.3)
     if (stats::runif(1L) < 0.7) change[, -sample.int(model$k, 1L)] <- 0
     proposed <- into_constraint(u + change, model)
     now <- sparse_loss(proposed, par$b, value, sample, model)

@@ -29,7 +29,8 @@ start_sample <- function(rows, model) {
   sample <- list(
     x = x, raw = raw, z = unname(z), zeta = unname(zeta), y = rows$y[use], w = w,
     # What every draw needs again.
-    design = cbind(x, 1), standard_x = standard_columns(x), standard_z = standard_columns(unname(z))
+    design = cbind(x, 1), standard_x = standard_columns(x), standard_z = standard_columns(unname(z)),
+    gate_length = gate_length(zeta, model$router)
   )
   if (!is_likelihood(model)) return(sample)
   responses <- sample_responses(rows, use)
@@ -132,28 +133,18 @@ standard_columns <- function(data) {
 scale_columns <- function(data, factor) data * rep(factor, each = nrow(data))
 
 # Weighted least squares with a little shrinkage of slopes (last column: intercept), so that small parts have a fit too.
-ridge <- function(x, y, w, shrink = 1e-3) {
-  gram <- crossprod(x, w * x)
-  d <- ncol(x)
-  diag(gram) <- diag(gram) + shrink * mean(diag(gram)) * c(rep(1, d - 1L), 1e-6)
-  center <- sum(w * y) / max(sum(w), 1e-300)
-  rhs <- crossprod(x, w * (y - center))
-  scale <- 1 / sqrt(pmax(diag(gram), 1e-300))
-  coef <- tryCatch(scale * solve(gram * outer(scale, scale), scale * rhs), error = function(e) numeric(d))
-  coef[d] <- coef[d] + center
-  drop(coef)
-}
+ridge <- function(x, y, w) core_call(core_ridge(x, y, w, 1e-3))
 
 # The gate constraint's radius, or a typical length where there is none.
-gate_length <- function(sample, model) {
-  if (model$router$name != "linear") return(model$router$scale)
-  2 / max(sqrt(mean(rowSums(sample$zeta^2)) / max(ncol(sample$zeta), 1)), 1e-300)
+gate_length <- function(zeta, router) {
+  if (router$name != "linear") return(router$scale)
+  2 / max(sqrt(mean(rowSums(zeta^2)) / max(ncol(zeta), 1)), 1e-300)
 }
 
 random_gate <- function(sample, model) {
   k <- model$k
   u <- matrix(stats::rnorm(ncol(sample$zeta) * k), ncol(sample$zeta), k)
-  length <- gate_length(sample, model) * if (model$router$name == "cosine") 1 else stats::runif(k)^(1 / 3)
+  length <- sample$gate_length * if (model$router$name == "cosine") 1 else stats::runif(k)^(1 / 3)
   u <- scale_columns(u, length / pmax(sqrt(colSums(u^2)), 1e-300))
   list(u = u, b = balanced_bias(u, rep(1 / k, k), sample))
 }
@@ -162,14 +153,15 @@ random_gate <- function(sample, model) {
 gate_of_partition <- function(part, sample, model) {
   k <- model$k
   share <- pmax(tabulate(part, k), 0.5) / length(part)
-  means <- vapply(seq_len(k), function(j) {
+  center <- colMeans(sample$zeta)
+  u <- vapply(seq_len(k), function(j) {
     own <- sample$zeta[part == j, , drop = FALSE]
-    if (nrow(own)) colMeans(own) else colMeans(sample$zeta)
-  }, numeric(ncol(sample$zeta)))
-  u <- matrix(means, ncol(sample$zeta), k) - colMeans(sample$zeta)
+    if (nrow(own)) colMeans(own) - center else 0 * center
+  }, numeric(length(center)))
+  dim(u) <- c(length(center), k)
   u <- u + 1e-3 * max(abs(u), 1e-8) * stats::rnorm(length(u))
   reach <- if (model$router$name == "cosine") sqrt(colSums(u^2)) else max(sqrt(colSums(u^2)))
-  u <- scale_columns(u, rep_len(gate_length(sample, model) / pmax(reach, 1e-300), k))
+  u <- scale_columns(u, rep_len(sample$gate_length / pmax(reach, 1e-300), k))
   if (model$router$name != "cosine") u <- u * stats::runif(1L, 0.3, 1)
   list(u = u, b = balanced_bias(u, share, sample))
 }
@@ -177,7 +169,7 @@ gate_of_partition <- function(part, sample, model) {
 # Biases that give expert k about the wanted mean weight.
 balanced_bias <- function(u, share, sample) {
   score <- sample$zeta %*% u
-  log(share) - apply(score, 2L, log_sum_exp) + log(nrow(score))
+  log(share) - vapply(seq_along(share), function(j) log_sum_exp(score[, j]), 0) + log(nrow(score))
 }
 
 gate_shares <- function(gate, sample) {
@@ -253,7 +245,7 @@ split_starts <- function(par, sample, model, count) {
     eta <- cbind(par$eta, par$eta[, j])
     pair <- c(j, k + 1L)
     opposite <- function(size) outer(stats::rnorm(size), c(1, -1))
-    u[, pair] <- u[, pair] + push * gate_length(sample, model) * opposite(nrow(u)) / sqrt(max(nrow(u), 1))
+    u[, pair] <- u[, pair] + push * sample$gate_length * opposite(nrow(u)) / sqrt(max(nrow(u), 1))
     eta[, pair] <- eta[, pair] + 0.3 * push * max(sqrt(mean(par$eta^2)), 1e-8) * opposite(nrow(eta)) *
       (if (exact) 0 else 1)
     b <- c(par$b, par$b[j]) - ifelse(seq_len(k + 1L) %in% pair, log(2), 0)

@@ -26,8 +26,9 @@ lower_median <- function(v) {
   if (anyNA(v)) v <- v[!is.na(v)]
   # Else what the columns before have left would pile up to a quarter of ten million rows of data.
   if (length(v) >= 1e6) gc(full = FALSE)
-  middle <- (length(v) + 1L) %/% 2L
-  if (length(v)) sort.int(v, partial = middle)[middle] else v[NA_integer_]
+  if (length(v) == 0L) return(v[NA_integer_])
+  median <- core_lower_median(v)
+  if (is.integer(v)) as.integer(median) else median
 }
 
 # A number, a date or a time; also in a matrix of one column, as from scale().
@@ -50,7 +51,7 @@ covariate_range <- function(names, column) {
 # The variables behind a formula's right-hand side and `offset`, one value a row, with missing values kept.
 raw_frame <- function(formula, data, call, env, terms, frame) {
   home <- environment(formula)
-  variables <- unique(c(all.vars(stats::delete.response(terms)), all.vars(call$offset)))
+  variables <- unique(c(all.vars(terms[[3L]]), all.vars(call$offset)))
   # A model frame of the variables themselves, without transformations, has them.
   if (is.null(attr(frame, "na.action")) && all(variables %in% names(frame))) return(unclass(frame)[variables])
   n <- if (is.data.frame(data)) nrow(data) else NROW(eval(formula[[2L]], data, home))

@@ -112,6 +112,31 @@ BEGIN_RCPP
     return rcpp_result_gen;
 END_RCPP
 }
+// core_lower_median
+double core_lower_median(const Rcpp::NumericVector& x);
+RcppExport SEXP _cosmoe_core_lower_median(SEXP xSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const Rcpp::NumericVector& >::type x(xSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_lower_median(x));
+    return rcpp_result_gen;
+END_RCPP
+}
+// core_ridge
+Rcpp::NumericVector core_ridge(const arma::mat& x, const arma::vec& y, const arma::vec& w, double shrink);
+RcppExport SEXP _cosmoe_core_ridge(SEXP xSEXP, SEXP ySEXP, SEXP wSEXP, SEXP shrinkSEXP) {
+BEGIN_RCPP
+    Rcpp::RObject rcpp_result_gen;
+    Rcpp::RNGScope rcpp_rngScope_gen;
+    Rcpp::traits::input_parameter< const arma::mat& >::type x(xSEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type y(ySEXP);
+    Rcpp::traits::input_parameter< const arma::vec& >::type w(wSEXP);
+    Rcpp::traits::input_parameter< double >::type shrink(shrinkSEXP);
+    rcpp_result_gen = Rcpp::wrap(core_ridge(x, y, w, shrink));
+    return rcpp_result_gen;
+END_RCPP
+}
 // core_direction_to_gate
 arma::mat core_direction_to_gate(const Rcpp::List& router, const arma::mat& beta);
 RcppExport SEXP _cosmoe_core_direction_to_gate(SEXP routerSEXP, SEXP betaSEXP) {
@@ -265,6 +290,8 @@ static const R_CallMethodDef CallEntries[] = {
     {"_cosmoe_core_outcome", (DL_FUNC) &_cosmoe_core_outcome, 7},
     {"_cosmoe_core_jacobian", (DL_FUNC) &_cosmoe_core_jacobian, 4},
     {"_cosmoe_core_summarise_columns", (DL_FUNC) &_cosmoe_core_summarise_columns, 2},
+    {"_cosmoe_core_lower_median", (DL_FUNC) &_cosmoe_core_lower_median, 1},
+    {"_cosmoe_core_ridge", (DL_FUNC) &_cosmoe_core_ridge, 4},
     {"_cosmoe_core_direction_to_gate", (DL_FUNC) &_cosmoe_core_direction_to_gate, 2},
     {"_cosmoe_core_gate_to_beta", (DL_FUNC) &_cosmoe_core_gate_to_beta, 2},
     {"_cosmoe_core_enclosing_ball", (DL_FUNC) &_cosmoe_core_enclosing_ball, 1},

@@ -2,6 +2,7 @@
 #include "regression/columns.h"
 #include "regression/em.h"
 #include "regression/outcome.h"
+#include "regression/ridge.h"
 
 namespace {
 
@@ -238,13 +239,15 @@ Rcpp::NumericMatrix core_jacobian(const Rcpp::List& model, const Rcpp::List& row
     return out;
 }
 
-// A row for each column of a matrix (or for a vector): center, spread, least, largest, and the rows of these.
+// A row for each column of a matrix (or for a vector).
 // [[Rcpp::export]]
 Rcpp::NumericMatrix core_summarise_columns(const Rcpp::NumericVector& x, const Rcpp::Nullable<Rcpp::NumericVector>& w) {
     const R_xlen_t columns = x.hasAttribute("dim") ? Rcpp::IntegerVector(x.attr("dim"))[1] : 1;
     const std::size_t n = columns > 0 ? static_cast<std::size_t>(x.size() / columns) : 0;
     const Rcpp::NumericVector weights = w.isNull() ? Rcpp::NumericVector() : Rcpp::NumericVector(w.get());
     Rcpp::NumericMatrix out(static_cast<int>(columns), 6);
+    Rcpp::colnames(out) =
+        Rcpp::CharacterVector::create("center", "spread", "least", "largest", "least_row", "largest_row");
     if (n == 0) std::fill(out.begin(), out.end(), NA_REAL);
     for (R_xlen_t j = 0; n > 0 && j < columns; ++j) {
         const cosmoe::ColumnSummary c = cosmoe::summarise_column(x.begin() + static_cast<std::size_t>(j) * n,
@@ -253,4 +256,15 @@ Rcpp::NumericMatrix core_summarise_columns(const Rcpp::NumericVector& x, const R
         for (int i = 0; i < 6; ++i) out(static_cast<int>(j), i) = values[i];
     }
     return out;
+}
+
+// [[Rcpp::export]]
+double core_lower_median(const Rcpp::NumericVector& x) {
+    return cosmoe::lower_median(x.begin(), static_cast<std::size_t>(x.size()));
+}
+
+// [[Rcpp::export]]
+Rcpp::NumericVector core_ridge(const arma::mat& x, const arma::vec& y, const arma::vec& w, double shrink) {
+    const arma::vec coef = cosmoe::ridge(x, y, w, shrink);
+    return Rcpp::NumericVector(coef.begin(), coef.end());
 }

@@ -291,6 +291,23 @@ test_that("new matrices follow na.action and the names of columns", {
   expect_equal(prepare_newdata(named, toy()[c("t", "u", "v")])$z, cbind(t = toy()$t))
 })
 
+test_that("a formula has the terms that it has in parts, whether or not it is taken apart", {
+  data <- data.frame(y = rnorm(9), u = 1:9 / 3, v = cos(1:9), f = factor(rep(c("a", "b", "c"), 3)))
+  formulas <- list(
+    y ~ u, y ~ u + v, y ~ u * f + I(v^2), y ~ offset(v) + u, y ~ 1, y ~ ., y ~ . - u, log(y^2) ~ u, cbind(u, v) ~ f,
+    y ~ u | v, y ~ u | ., y ~ (u + v) | f:u
+  )
+  for (formula in formulas) {
+    formula <- as_formula(formula)
+    expect_identical(formula, Formula::as.Formula(formula))
+    expect_equal(frame_terms(formula, data), stats::terms(formula, data = data))
+    parts <- seq_len(length(formula)[2L])
+    whole <- if (length(parts) == 1L) frame_terms(formula, data)
+    for (part in parts) expect_equal(part_terms(formula, data, part, whole), part_terms(formula, data, part))
+  }
+  expect_error(frame_terms(as_formula(y ~ .), NULL), "data", class = "cosmoe_error_data")
+})
+
 # ---- collinearity ----------------------------------------------------------------------------------------------------
 
 test_that("collinear columns are found, and only these, whatever the rows that show it", {

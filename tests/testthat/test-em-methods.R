@@ -323,3 +323,28 @@ test_that("matrix fits, grouped responses, factors and missing rows go through t
   expect_s3_class(update(grouped, k = 1), "cosine_moe")
   expect_equal(update(grouped, k = 1)$k, 1)
 })
+
+test_that("a family's name means the family with its default link", {
+  for (name in names(links_of_families)) {
+    family <- get(name, envir = asNamespace("stats"))
+    expect_identical(as_family(name), as_family(family))
+    expect_identical(as_family(name), as_family(family()))
+  }
+})
+
+test_that("the entropy is that of the responsibilities, with weights, for any number of rows", {
+  for (seed in 1:4) {
+    for (family in list("gaussian", "poisson")) {
+      set.seed(seed)
+      n <- 250 + 7 * seed
+      data <- data.frame(u = rnorm(n), w = rexp(n) * (runif(n) > 0.1))
+      mean <- 3 + ifelse(runif(n) < 0.5, 2 * data$u, -data$u)
+      data$y <- if (family == "poisson") rpois(n, exp(mean / 3)) else mean + rnorm(n)
+      fit <- suppressWarnings(fit_cosine_moe(y ~ u, data,
+        weights = w, method = "em", family = family, router = "linear", control = moe_control(n_starts = 1)
+      ))
+      r <- posterior(fit)
+      expect_equal(fit$entropy, -sum(data$w * ifelse(r > 0, r * log(r), 0)), tolerance = 1e-9)
+    }
+  }
+})

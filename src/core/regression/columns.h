@@ -14,4 +14,7 @@ struct ColumnSummary {
 // n > 0 finite values; w null: all ones. Rows of weight zero count for the extremes alone.
 ColumnSummary summarise_column(const double* column, const double* w, std::size_t n);
 
+// The lower median of n > 0 values, none of them NaN: the smallest that half of them do not exceed.
+double lower_median(const double* column, std::size_t n);
+
 }  // namespace cosmoe

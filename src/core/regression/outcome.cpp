@@ -12,17 +12,21 @@
 namespace cosmoe {
 namespace {
 
-// Of one block of rows: mean responses and log(p_k f_k), a column for each expert.
+// Of one block of rows: mean responses, log(p_k f_k) and responsibilities, a column for each expert.
 struct Values {
     explicit Values(std::size_t k)
         : mean(block_rows, k),
           joint(block_rows, k),
+          share(block_rows, k),
+          entropy(block_rows, 1),
+          top(block_rows, 1),
+          sum(block_rows, 1),
           y(block_rows, 1),
           w(block_rows, 1),
           trials(block_rows, 1),
           eta(block_rows, 1),
           unused(block_rows, 5) {}
-    Buffer mean, joint, y, w, trials, eta;
+    Buffer mean, joint, share, entropy, top, sum, y, w, trials, eta;
     Buffer unused;  // derivatives of the densities
 };
 
@@ -37,41 +41,40 @@ void load(const OutcomeRows& rows, std::size_t first, std::size_t count, const F
     if (!family) return;
     fill(rows.y, 0, v.y.col(0));
     fill(rows.trials, 1, v.trials.col(0));
+    const std::size_t n = round_up(count, lane_multiple);
     const auto unused = [&](std::size_t j) { return v.unused.col(j); };
     for (std::size_t m = 0; m < rows.k; ++m) {
         double *mean = v.mean.col(m), *eta = v.eta.col(0), *joint = v.joint.col(m);
         const double* p = rows.gate + m * rows.n + first;
         for (std::size_t i = 0; i < count; ++i) eta[i] = mean[i] + (rows.offset ? rows.offset[first + i] : 0.0);
         std::fill(eta + count, eta + block_rows, 0.0);
-        const DensityBlock out{round_up(count, lane_multiple),
-                               v.y.col(0),
-                               v.trials.col(0),
-                               joint,
-                               unused(0),
-                               unused(1),
-                               unused(2),
-                               unused(3),
-                               unused(4)};
+        const DensityBlock out{n,         v.y.col(0), v.trials.col(0), joint,    unused(0),
+                               unused(1), unused(2),  unused(3),       unused(4)};
         family->evaluate(out, v.w.col(0), eta, phi[m]);
-        for (std::size_t i = 0; i < count; ++i) {
-            mean[i] = family->mean(eta[i]);
-            joint[i] = p[i] > 0 && !std::isnan(joint[i]) ? joint[i] + std::log(p[i])
-                                                         : -std::numeric_limits<double>::infinity();
-        }
+        for (std::size_t i = 0; i < count; ++i) mean[i] = family->mean(eta[i]);
+        // The smallest normal number stands for what is smaller, whose logarithm the kernel does not know.
+        double* log_p = v.share.col(m);
+        for (std::size_t i = 0; i < count; ++i) log_p[i] = std::max(p[i], std::numeric_limits<double>::min());
+        kernel::logarithm(log_p, n, log_p);
+        for (std::size_t i = 0; i < count; ++i)
+            joint[i] =
+                p[i] > 0 && !std::isnan(joint[i]) ? joint[i] + log_p[i] : -std::numeric_limits<double>::infinity();
     }
 }
 
-// - sum_k r_k log r_k, r_k in proportion to exp(joint_k); not a number where all are impossible.
-double entropy(const Buffer& joint, std::size_t k, std::size_t row) {
-    double top = joint.col(0)[row], total = 0, sum = 0;
-    for (std::size_t m = 1; m < k; ++m) top = std::max(top, joint.col(m)[row]);
-    if (!std::isfinite(top)) return std::numeric_limits<double>::quiet_NaN();
+// - sum_k r_k log r_k of each row, r_k in proportion to exp(joint_k); not a number where all are impossible.
+void entropies(std::size_t k, std::size_t count, Values& v) {
+    const std::size_t n = round_up(count, lane_multiple);
+    double *entropy = v.entropy.col(0), *top = v.top.col(0), *sum = v.sum.col(0);
+    kernel::softmax(v.joint.col(0), block_rows, k, n, nullptr, v.share.col(0), top, sum);
+    kernel::logarithm(sum, n, entropy);
+    for (std::size_t i = 0; i < count; ++i)
+        if (!(sum[i] > 0)) entropy[i] = std::numeric_limits<double>::quiet_NaN();
     for (std::size_t m = 0; m < k; ++m) {
-        const double below = joint.col(m)[row] - top, share = std::exp(below);
-        total += share;
-        if (share > 0) sum += share * below;
+        const double *share = v.share.col(m), *joint = v.joint.col(m);
+        for (std::size_t i = 0; i < count; ++i)
+            if (share[i] > 0) entropy[i] -= share[i] * (joint[i] - top[i]);
     }
-    return std::log(total) - sum / total;
 }
 
 }  // namespace
@@ -83,6 +86,7 @@ Outcome summarise(const OutcomeRows& rows, const Family* family, const arma::vec
     for (std::size_t first = 0; first < rows.n; first += block_rows) {
         const std::size_t count = std::min(block_rows, rows.n - first);
         load(rows, first, count, family, phi, v);
+        if (family) entropies(k, count, v);
         const auto gate = [&](std::size_t m, std::size_t i) { return rows.gate[m * rows.n + first + i]; };
         for (std::size_t i = 0; i < count; ++i) {
             double value = 0;
@@ -91,7 +95,7 @@ Outcome summarise(const OutcomeRows& rows, const Family* family, const arma::vec
             f[first + i] = value;
             const double w = v.w.col(0)[i];
             if (!(w > 0)) continue;
-            if (family) out.entropy += w * entropy(v.joint, k, i);
+            if (family) out.entropy += w * v.entropy.col(0)[i];
             for (std::size_t m = 0; m < k; ++m) {
                 const double p = gate(m, i), h = v.mean.col(m)[i];
                 if (!(p > 0)) continue;
