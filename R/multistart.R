@@ -382,7 +382,8 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   # are not in memory nothing is known.
   tied <- is_sparse(search$model) && is.unsorted(by) && (is.null(outcome$f) || {
     own <- c(mixture$rows, list(w = data$w))
-    ordered <- sweep_block(core_model(router, expert, k), rows, order_experts(par, by), control$threads, mixture, own)
+    other <- order_experts(par, by)[c("u", "b", "eta")]
+    ordered <- sweep_block(core_model(router, expert, k), rows, other, control$threads, mixture, own)
     max(abs(ordered$f - outcome$f)) > 1e-9 * max(abs(outcome$f))
   })
   if (tied) by <- seq_len(k)

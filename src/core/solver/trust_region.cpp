@@ -195,15 +195,14 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                     if (!(far.value < there.value)) break;
                     step = longer, trial = beyond, there = far;
                 }
-                if (!careful || there.value < here.value) {
-                    there = evaluate(trial, !patient || step.predicted <= soon * settings.exact_below);
-                    out.trace.push_back(std::min(out.value, finite(there) ? there.value : out.value));
-                }
+                const bool full = !careful || there.value < here.value;
+                if (full) there = evaluate(trial, !patient || step.predicted <= soon * settings.exact_below);
                 const bool sound = finite(there);
                 const double actual = sound ? here.value - there.value : -1e300;
                 const double ratio = actual / step.predicted;
                 const bool tiny = std::abs(actual) <= rounding;
                 const bool accepted = actual > 0 && (ratio > 1e-4 || tiny);
+                if (full) out.trace.push_back(accepted ? there.value : out.value);
                 if (patient) {
                     exact = false;
                 } else if (!accepted) {
