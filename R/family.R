@@ -57,8 +57,19 @@ has_safe_link <- function(family) {
 
 dispersion_name <- function(family) if (family$name == "gaussian") "sigma" else "shape"
 
-# An identity link may be scaled together with the response.
-is_scalable <- function(family) family$name == "gaussian" && family$link == "identity"
+# Whether offsets may be taken from the response, as in least squares.
+has_plain_offset <- function(likelihood) {
+  is.null(likelihood) || (likelihood$family$name == "gaussian" && likelihood$family$link == "identity")
+}
+
+# The unit of linear predictors when the response is measured in units of `y_scale`: an identity link's predictors are
+# means, an inverse link's their reciprocals. NULL where the unit of the response must stay: counts have none other, and
+# a log link needs none.
+predictor_unit <- function(likelihood, y_scale) {
+  if (is.null(likelihood)) return(y_scale)
+  if (!likelihood$family$name %in% c("gaussian", "Gamma")) return(NULL)
+  switch(likelihood$family$link, identity = y_scale, inverse = 1 / y_scale)
+}
 
 # A function of stats::make.link(), some of which refuse empty vectors: "linkfun", "linkinv", "mu.eta".
 link_function <- function(link, part, value) {
@@ -84,7 +95,8 @@ linearised_response <- function(family, y, trials) {
       log = pmax(y, 0.01 * size),
       inverse = ifelse(y < 0, -1, 1) * pmax(abs(y), 0.1 * size)
     ),
-    y
+    # The logarithm of a response of small shape, and the weight of an identity link's, have no bounds.
+    Gamma = pmax(y, size * if (family$link == "log") 1e-6 else 0.1)
   )
   link <- stats::make.link(family$link)
   eta <- link$linkfun(mean)

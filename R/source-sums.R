@@ -51,7 +51,7 @@ check_part <- function(part, likelihood) {
   check_finite_values(part$offset, "`offset`")
   check_finite_columns(part$x, part$names$x, "expert")
   check_finite_columns(part$z, part$names$z, "gate")
-  if (!is.null(likelihood) && !is_scalable(likelihood$family)) check_family_response(part, likelihood)
+  if (!has_plain_offset(likelihood)) check_family_response(part, likelihood)
 }
 
 check_weights_of_part <- function(w) if (!is.null(w) && any(w != 0 | is.na(w))) check_weights(w)
@@ -152,7 +152,7 @@ place_part <- function(frame, part, likelihood = NULL) {
   rows$y <- if (frame$y_scale == 1) y else y / frame$y_scale
   rows$w <- if (is.null(part$w) || frame$w_scale == 1) part$w else part$w / frame$w_scale
   if (is.null(likelihood)) return(rows)
-  rows$offset <- if (!is.null(part$offset)) part$offset / frame$y_scale
+  rows$offset <- if (!is.null(part$offset)) part$offset / frame$eta_scale
   rows$trials <- part$trials
   rows
 }
