@@ -71,9 +71,11 @@ predictor_unit <- function(likelihood, y_scale) {
   switch(likelihood$family$link, identity = y_scale, inverse = 1 / y_scale)
 }
 
-# A function of stats::make.link(), some of which refuse empty vectors: "linkfun", "linkinv", "mu.eta".
+# A function of stats::make.link(), some of which refuse empty vectors: "linkfun", "linkinv", "mu.eta". Its exponential
+# ends at 2e-16, which a response may be far below.
 link_function <- function(link, part, value) {
-  if (length(value) == 0L) value else stats::make.link(link)[[part]](value)
+  if (length(value) == 0L) return(value)
+  if (link == "log" && part != "linkfun") exp(value) else stats::make.link(link)[[part]](value)
 }
 
 mean_of_link <- function(family, eta) {
@@ -84,7 +86,7 @@ mean_of_link <- function(family, eta) {
 # The derivative of the mean in the linear predictor.
 link_slope <- function(family, eta) link_function(family$link, "mu.eta", eta)
 
-# Link of the response moved away from where it is infinite, as glm() begins, and the working weights there.
+# Link of the response moved away from where it is infinite, as glm() begins, and working weights up to a factor.
 linearised_response <- function(family, y, trials) {
   size <- max(mean(abs(y)), 1e-300)
   mean <- switch(family$name,
@@ -98,9 +100,10 @@ linearised_response <- function(family, y, trials) {
     # The logarithm of a response of small shape, and the weight of an identity link's, have no bounds.
     Gamma = pmax(y, size * if (family$link == "log") 1e-6 else 0.1)
   )
-  link <- stats::make.link(family$link)
-  eta <- link$linkfun(mean)
-  list(eta = eta, weight = trials * link$mu.eta(eta)^2 / response_variance(family, mean, 1))
+  eta <- link_function(family$link, "linkfun", mean)
+  # Only ratios of weights matter; their squares could overflow.
+  slope <- abs(link_slope(family, eta)) / sqrt(response_variance(family, mean, 1))
+  list(eta = eta, weight = trials * (slope / max(slope))^2)
 }
 
 # Of one trial for the binomial family, dispersion sigma or shape.

@@ -357,7 +357,11 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   if (!is.finite(best$objective)) {
     stop_core(
       "no start has a finite ", if (is.null(likelihood)) "sum of squares" else "likelihood",
-      if (expert$name == "custom") ": see whether `value` of the custom expert gives NA or overflows"
+      if (expert$name == "custom") {
+        ": see whether `value` of the custom expert gives NA or overflows"
+      } else if (!is.null(likelihood)) {
+        ": a response in another unit, or another link, may help"
+      }
     )
   }
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
