@@ -200,7 +200,14 @@ check_family_response <- function(data, likelihood) {
   )
 }
 
+# A double has 16 digits, and a count's standard deviation is its root: far above this no mean is near enough.
+largest_count <- 1e20
+
 check_whole <- function(value, what) {
-  bad <- as.matrix(value < 0 | abs(value - round(value)) > 1e-8 * pmax(1, abs(value)))
-  if (any(bad)) stop_data(what, " must hold counts, whole numbers of at least 0: ", row_words(rowSums(bad) > 0), ".")
+  refuse <- function(bad, ...) if (any(bad)) stop_data(what, ..., row_words(rowSums(as.matrix(bad)) > 0), ".")
+  refuse(
+    value < 0 | abs(value - round(value)) > 1e-8 * pmax(1, abs(value)),
+    " must hold counts, whole numbers of at least 0: "
+  )
+  refuse(value > largest_count, " has counts above ", largest_count, ", too large for a likelihood of counts: ")
 }

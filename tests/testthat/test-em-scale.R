@@ -1,4 +1,4 @@
-# Likelihood fits to responses in any unit, of tiny values and of huge counts.
+# Likelihood fits to responses in any unit, and to tiny ones.
 
 scale_control <- function(...) moe_control(n_starts = 4, ...)
 
