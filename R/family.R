@@ -48,6 +48,15 @@ is_outside <- function(family, mean) {
   is.na(mean) | switch(family$name, gaussian = FALSE, binomial = mean < 0 | mean > 1, mean <= 0)
 }
 
+# The least and the largest size of a mean that responses with the range `span` support, with room to spare.
+supported_means <- function(family, span) {
+  largest <- max(abs(span))
+  switch(family$name,
+    binomial = c(0, Inf), poisson = c(0, 1e3 * max(largest, 1)), gaussian = c(0, 1e3 * largest),
+    Gamma = c(1e-3 * span[1L], 1e3 * largest)
+  )
+}
+
 # Links whose inverse keeps to the means that the family allows.
 has_safe_link <- function(family) {
   family$name == "gaussian" || family$link %in% switch(family$name,

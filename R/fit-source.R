@@ -267,7 +267,7 @@ finish_sums <- function(handle, data, settings, frame, par) {
   found <- fold_source(handle, "finish", list(
     model = model, router = settings$router, expert = settings$expert, frame = frame, likelihood = likelihood,
     reported = par, working = working_parameters(start, settings$router, settings$expert, frame, model),
-    gate_scales = gate_scales(frame, settings$router), threads = settings$control$threads,
+    span = data$seen$y$span, gate_scales = gate_scales(frame, settings$router), threads = settings$control$threads,
     pick = spread_over(counts[["rows"]]), pick_raw = spread_over(counts[["read"]])
   ))
   total <- data$seen$y$weight

@@ -170,7 +170,9 @@ tasks$finish <- list(
     rows <- place_part(args$frame, part, args$likelihood)
     # The spread that mixture_of() adds is that of the part, and not used.
     unweighted <- replace(part, "w", list(NULL))
-    mixture <- if (!is.null(args$likelihood)) mixture_of(unweighted, args$likelihood, args$reported$phi, args$model$k)
+    mixture <- if (!is.null(args$likelihood)) {
+      mixture_of(unweighted, args$likelihood, args$reported$phi, args$model$k, args$span)
+    }
     model <- core_model(args$router, args$expert, args$model$k)
     gate <- args$gate_scales
     sweep <- sweep_block(
@@ -183,7 +185,7 @@ tasks$finish <- list(
     work <- working_response(part)
     list(
       sums = core_call(core_objective(args$model, rows, args$working, 3L, args$threads)),
-      sweep = sweep[c("gate", "influence", "both", "difference", "entropy")],
+      sweep = sweep[c("gate", "influence", "extreme", "both", "difference", "entropy")],
       f = moments(cbind(sweep$f), part$w),
       plain = c(
         sse = sum(weight * (part$y - f)^2), sum = sum(sweep$f), outside = sum(work < range[1L] | work > range[2L]),
