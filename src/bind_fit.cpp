@@ -216,8 +216,8 @@ Rcpp::List core_outcome(const Rcpp::List& model, const Rcpp::List& rows, const R
         pass.predict(theta, at, first, count);
         const auto from = [&](const double* values) { return values ? values + first : nullptr; };
         out.add(cosmoe::summarise(
-            {count, k, gate.data(), expert.data(), from(y), from(w), from(offset), from(trials), limits}, known.get(), phi,
-            f.begin() + first));
+            {count, k, gate.data(), expert.data(), from(y), from(w), from(offset), from(trials), limits}, known.get(),
+            phi, f.begin() + first));
     }
     return Rcpp::List::create(
         Rcpp::Named("f") = f, Rcpp::Named("gate") = Rcpp::NumericVector(out.gate.begin(), out.gate.end()),

@@ -48,10 +48,12 @@ test_that("log-likelihoods of huge counts keep their digits", {
 })
 
 test_that("none and all of many trials have their likelihood", {
-  d <- data.frame(x = rep(1:4, each = 5), y = rep(c(0, 1e9, 3e8, 1e9), each = 5) + c(0, 0, 0, 0, -1, 1)[1:5], size = 1e9)
-  d$y <- pmin(pmax(d$y, 0), d$size)
+  d <- data.frame(x = rep(1:4, each = 5), y = rep(c(0, 1e9, 3e8, 1e9), each = 5), size = 1e9)
+  d$y[10L] <- 1e9 - 1
   for (link in c("logit", "probit")) {
-    fit <- suppressWarnings(em_fit(cbind(y, size - y) ~ x, d, k = 1, family = binomial(link), control = count_control()))
+    fit <- suppressWarnings(em_fit(cbind(y, size - y) ~ x, d,
+      k = 1, family = binomial(link), control = count_control()
+    ))
     mean <- binomial(link)$linkinv(drop(cbind(d$x, 1) %*% fit$experts))
     expect_equal(fit$loglik, sum(dbinom(d$y, d$size, mean, log = TRUE)), tolerance = 1e-10)
   }
