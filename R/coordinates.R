@@ -36,12 +36,14 @@ working_rows <- function(data, router, expert, standardize, control, likelihood 
     data$scales$z
   }
   if (scaled$origin) scale_z$center[] <- 0
-  y_scale <- if (scaled$y) response_scale(working_response(data), data$w, expert) else 1
+  plain_offset <- has_plain_offset(likelihood)
+  y_scale <- if (scaled$y) response_scale(if (plain_offset) working_response(data) else data$y, data$w, expert) else 1
   # In a likelihood the offset belongs to the linear predictors.
   y <- if (is.null(likelihood)) working_response(data) else data$y
   w_scale <- weight_unit(data$w, likelihood)
   rows <- list(
     x = data$x, z = data$z, y = if (y_scale == 1) y else y / y_scale, y_scale = y_scale,
+    eta_scale = if (y_scale == 1) 1 else predictor_unit(likelihood, y_scale),
     w = if (w_scale == 1) data$w else data$w / w_scale, w_scale = w_scale,
     x_center = scale_x$center, x_scale = scale_x$scale,
     z_center = scale_z$center, z_scale = scale_z$scale
@@ -56,7 +58,7 @@ scaled_parts <- function(router, expert, standardize, control, likelihood, gate_
   raw_x <- as_given || expert$name == "custom" || is.finite(control$bound_expert)
   linear <- router$name == "linear"
   raw_z <- if (linear) as_given || is.finite(control$bound_gate) else !standardize || isTRUE(gate_frozen)
-  scalable <- !as_given && !is.finite(control$bound_expert) && (is.null(likelihood) || is_scalable(likelihood$family))
+  scalable <- !as_given && !is.finite(control$bound_expert) && !is.null(predictor_unit(likelihood, 1))
   list(x = !raw_x, z = !raw_z, y = scalable, origin = linear && !is.null(router$top_k) && !raw_z)
 }
 
@@ -160,7 +162,7 @@ report_parameters <- function(par, router, expert, rows, model = NULL) {
     u = u,
     b = unname(b) - log_sum_exp(b),
     beta = core_call(core_gate_to_beta(core_router(router), u)),
-    eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$y_scale),
+    eta = scale_experts(convert_eta(par$eta, expert, d, to_raw_scale, rows), expert, d, rows$eta_scale),
     phi = par$phi + dispersion_shift(model, rows)
   )
 }
@@ -180,7 +182,7 @@ working_parameters <- function(start, router, expert, rows, model = NULL) {
     b <- gate[nrow(gate), ]
   }
   d <- ncol(rows$x)
-  eta <- scale_experts(start$experts, expert, d, 1 / rows$y_scale)
+  eta <- scale_experts(start$experts, expert, d, 1 / rows$eta_scale)
   par <- list(u = u, b = unname(b), eta = convert_eta(eta, expert, d, to_unit_scale, rows))
   if (length(start$phi)) par$phi <- start$phi - dispersion_shift(model, rows)
   # Stochastic gradient descent moves beta itself, which has a norm under the cosine router too.

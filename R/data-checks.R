@@ -10,7 +10,7 @@ check_data <- function(data, k, router, expert, standardize, likelihood = NULL) 
   check_finite_values(data$offset, "`offset`")
   check_finite_columns(data$x, data$names$x, "expert")
   check_finite_columns(data$z, data$names$z, "gate")
-  if (is.null(likelihood) || is_scalable(likelihood$family)) {
+  if (has_plain_offset(likelihood)) {
     response <- working_response(data)
     check_response_varies(if (n < length(response)) response[rows] else response)
   } else {

@@ -54,6 +54,15 @@ is_outside <- function(family, mean) {
   is.na(mean) | switch(family$name, gaussian = FALSE, binomial = mean < 0 | mean > 1, mean <= 0)
 }
 
+# The least and the largest size of a mean that responses with the range `span` support, with room to spare.
+supported_means <- function(family, span) {
+  largest <- max(abs(span))
+  switch(family$name,
+    binomial = c(0, Inf), poisson = c(0, 1e3 * max(largest, 1)), gaussian = c(0, 1e3 * largest),
+    Gamma = c(1e-3 * span[1L], 1e3 * largest)
+  )
+}
+
 # Links whose inverse keeps to the means that the family allows.
 has_safe_link <- function(family) {
   family$name == "gaussian" || family$link %in% switch(family$name,
@@ -63,12 +72,25 @@ has_safe_link <- function(family) {
 
 dispersion_name <- function(family) if (family$name == "gaussian") "sigma" else "shape"
 
-# An identity link may be scaled together with the response.
-is_scalable <- function(family) family$name == "gaussian" && family$link == "identity"
+# Whether offsets may be taken from the response, as in least squares.
+has_plain_offset <- function(likelihood) {
+  is.null(likelihood) || (likelihood$family$name == "gaussian" && likelihood$family$link == "identity")
+}
 
-# A function of stats::make.link(), some of which refuse empty vectors: "linkfun", "linkinv", "mu.eta".
+# The unit of linear predictors when the response is measured in units of `y_scale`: an identity link's predictors are
+# means, an inverse link's their reciprocals. NULL where the unit of the response must stay: counts have none other, and
+# a log link needs none.
+predictor_unit <- function(likelihood, y_scale) {
+  if (is.null(likelihood)) return(y_scale)
+  if (!likelihood$family$name %in% c("gaussian", "Gamma")) return(NULL)
+  switch(likelihood$family$link, identity = y_scale, inverse = 1 / y_scale)
+}
+
+# A function of stats::make.link(), some of which refuse empty vectors: "linkfun", "linkinv", "mu.eta". Its exponential
+# ends at 2e-16, which a response may be far below.
 link_function <- function(link, part, value) {
-  if (length(value) == 0L) value else stats::make.link(link)[[part]](value)
+  if (length(value) == 0L) return(value)
+  if (link == "log" && part != "linkfun") exp(value) else stats::make.link(link)[[part]](value)
 }
 
 mean_of_link <- function(family, eta) {
@@ -80,7 +102,7 @@ mean_of_link <- function(family, eta) {
 # The derivative of the mean in the linear predictor.
 link_slope <- function(family, eta) link_function(family$link, "mu.eta", eta)
 
-# Link of the response moved away from where it is infinite, as glm() begins, and the working weights there.
+# Link of the response moved away from where it is infinite, as glm() begins, and working weights up to a factor.
 linearised_response <- function(family, y, trials) {
   size <- max(mean(abs(y)), 1e-300)
   mean <- switch(family$name,
@@ -91,11 +113,13 @@ linearised_response <- function(family, y, trials) {
       log = pmax(y, 0.01 * size),
       inverse = ifelse(y < 0, -1, 1) * pmax(abs(y), 0.1 * size)
     ),
-    y
+    # The logarithm of a response of small shape, and the weight of an identity link's, have no bounds.
+    Gamma = pmax(y, size * if (family$link == "log") 1e-6 else 0.1)
   )
-  link <- stats::make.link(family$link)
-  eta <- link$linkfun(mean)
-  list(eta = eta, weight = trials * link$mu.eta(eta)^2 / response_variance(family, mean, 1))
+  eta <- link_function(family$link, "linkfun", mean)
+  # Only ratios of weights matter; their squares could overflow.
+  slope <- abs(link_slope(family, eta)) / sqrt(response_variance(family, mean, 1))
+  list(eta = eta, weight = trials * (slope / max(slope))^2)
 }
 
 # Of one trial for the binomial family, dispersion sigma or shape.
@@ -199,7 +223,14 @@ check_family_response <- function(data, likelihood) {
   )
 }
 
+# A double has 16 digits, and a count's standard deviation is its root: far above this no mean is near enough.
+largest_count <- 1e20
+
 check_whole <- function(value, what) {
-  bad <- as.matrix(value < 0 | abs(value - round(value)) > 1e-8 * pmax(1, abs(value)))
-  if (any(bad)) stop_data(what, " must hold counts, whole numbers of at least 0: ", row_words(rowSums(bad) > 0), ".")
+  refuse <- function(bad, ...) if (any(bad)) stop_data(what, ..., row_words(rowSums(as.matrix(bad)) > 0), ".")
+  refuse(
+    value < 0 | abs(value - round(value)) > 1e-8 * pmax(1, abs(value)),
+    " must hold counts, whole numbers of at least 0: "
+  )
+  refuse(value > largest_count, " has counts above ", largest_count, ", too large for a likelihood of counts: ")
 }

@@ -69,8 +69,7 @@ check_source <- function(data, seen, settings) {
   n <- seen$sums[["used"]]
   if (n == 0) stop_data("`weights` are all zero: there are no rows to fit.")
   if (n == 1) stop_data("There is a single row to fit: a regression needs more.")
-  scaled <- is.null(settings$likelihood) || is_scalable(settings$likelihood$family)
-  check_response_varies((if (scaled) seen$work else seen$y)$span)
+  check_response_varies((if (has_plain_offset(settings$likelihood)) seen$work else seen$y)$span)
   check_counts(n, settings$k, settings$router, settings$expert, length(data$names$x), length(data$names$z),
                settings$likelihood)
   z <- if (data$names$shared) seen$x else seen$z
@@ -110,8 +109,14 @@ working_frame <- function(seen, settings) {
   scale_x <- if (scaled$x) scales_of(seen$x)
   scale_z <- if (scaled$z) scales_of(if (is.null(seen$z)) seen$x else seen$z)
   if (scaled$origin) scale_z$center[] <- 0
+  response <- if (has_plain_offset(likelihood)) seen$work else seen$y
   y_scale <- if (scaled$y) {
-    response_unit(sqrt(seen$sums[["squares"]] / seen$sums[["used"]]), settings$expert)
+    size <- if (has_plain_offset(likelihood)) {
+      sqrt(seen$sums[["squares"]] / seen$sums[["used"]])
+    } else {
+      sqrt(scales_of(response)$scale^2 + mean_of(response)^2)
+    }
+    response_unit(size, settings$expert)
   } else {
     1
   }
@@ -119,11 +124,11 @@ working_frame <- function(seen, settings) {
   w_scale <- if (weighted) weight_unit_of(seen$y$largest, seen$y$weight / seen$sums[["used"]], likelihood) else 1
   frame <- list(
     x = matrix(0, 0L, length(seen$names$x)), z = if (!is.null(seen$z)) matrix(0, 0L, length(seen$names$z)),
-    y = numeric(), y_scale = y_scale, w = if (weighted) numeric(), w_scale = w_scale,
+    y = numeric(), y_scale = y_scale, eta_scale = if (y_scale == 1) 1 else predictor_unit(likelihood, y_scale),
+    w = if (weighted) numeric(), w_scale = w_scale,
     x_center = scale_x$center, x_scale = scale_x$scale, z_center = scale_z$center, z_scale = scale_z$scale
   )
   if (is.null(likelihood)) return(frame)
-  response <- if (is_scalable(likelihood$family)) seen$work else seen$y
   likelihood_limits(frame, likelihood$family, seen$y$weight / w_scale, scales_of(response)$scale / y_scale)
 }
 
@@ -262,7 +267,7 @@ finish_sums <- function(handle, data, settings, frame, par) {
   found <- fold_source(handle, "finish", list(
     model = model, router = settings$router, expert = settings$expert, frame = frame, likelihood = likelihood,
     reported = par, working = working_parameters(start, settings$router, settings$expert, frame, model),
-    gate_scales = gate_scales(frame, settings$router), threads = settings$control$threads,
+    span = data$seen$y$span, gate_scales = gate_scales(frame, settings$router), threads = settings$control$threads,
     pick = spread_over(counts[["rows"]]), pick_raw = spread_over(counts[["read"]])
   ))
   total <- data$seen$y$weight
@@ -309,7 +314,7 @@ finish_source <- function(handle, data, settings, frame, estimate) {
     frame = frame, sums = found$sums,
     sample = c(picked[c("x", "z")], list(
       w = if (!is.null(picked$w)) picked$w / frame$w_scale,
-      offset = if (!is.null(picked$offset)) picked$offset / frame$y_scale, trials = picked$trials,
+      offset = if (!is.null(picked$offset)) picked$offset / frame$eta_scale, trials = picked$trials,
       each = counts[["rows"]] / nrow(picked$x)
     ))
   )

@@ -48,6 +48,9 @@
 #'   mean square of p (h - f) above 100 p^2 variances of the fitted values f.}
 #' \item{log-likelihood, deviance (method = "em")}{The maximum found of sum w log sum_k p_k f_k; the deviance is
 #'   minus twice that.}
+#' \item{means a thousand times beyond all responses (method = "em")}{Said of an expert whose mean, in a row where its
+#'   gate weight is at least 0.001, is above 1000 times the largest response in size (for the Gamma family also below a
+#'   thousandth of the smallest), or whose gate weight times mean is.}
 #' \item{pass}{One evaluation of the objective with its derivatives on all rows.}
 #' \item{Pearson residual}{Observed minus fitted, times the square root of the weight.}
 #' \item{responsibility}{Probability of an expert given covariates and response: see [posterior()].}

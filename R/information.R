@@ -130,8 +130,8 @@ coordinate_maps <- function(fit, rows) {
   intercept <- rownames(fit$experts) == "(Intercept)"
   order <- c(which(intercept), which(!intercept))
   expert_report <- convert_eta(one, fit$expert, d, to_raw_scale, rows)
-  expert_report <- scale_experts(expert_report, fit$expert, d, rows$y_scale)[order, , drop = FALSE]
-  expert_work <- scale_experts(one, fit$expert, d, 1 / rows$y_scale)
+  expert_report <- scale_experts(expert_report, fit$expert, d, rows$eta_scale)[order, , drop = FALSE]
+  expert_work <- scale_experts(one, fit$expert, d, 1 / rows$eta_scale)
   expert_work <- convert_eta(expert_work, fit$expert, d, to_unit_scale, rows)[, order, drop = FALSE]
 
   each <- diag(k)

@@ -76,6 +76,7 @@ structural_irregularities <- function(fit) {
     ),
     about("expert", found$empty, "has lost all weight", "have lost all weight"),
     about("expert", found$runaway, "has run off to infinity", "have run off to infinity"),
+    about("expert", found$extreme, "has means far beyond the responses", "have means far beyond the responses"),
     about("expert", sort(unique(unlist(found$coincident))), "coincides with another", "coincide")
   )
 }

@@ -11,10 +11,10 @@ least_spread <- 1e-3
 # which an expert degenerates, and its bound.
 likelihood_rows <- function(rows, data, likelihood) {
   family <- likelihood$family
-  rows$offset <- if (!is.null(data$offset)) data$offset / rows$y_scale
+  rows$offset <- if (!is.null(data$offset)) data$offset / rows$eta_scale
   rows$trials <- data$trials
   weight <- if (is.null(rows$w)) length(rows$y) else sum(rows$w)
-  spread <- rows$y - if (is_scalable(family) && !is.null(rows$offset)) rows$offset else 0
+  spread <- rows$y - if (has_plain_offset(likelihood) && !is.null(rows$offset)) rows$offset else 0
   likelihood_limits(rows, family, weight, column_scales(spread, data$w)$scale)
 }
 
@@ -105,6 +105,18 @@ partition_by_em <- function(sample, model, stochastic, iterations = 3L) {
     part <- max.col(joint, ties.method = "first")
   }
   part
+}
+
+# The mean of the logarithms of a Gamma response lies far below the logarithm of the mean when the shape is small:
+# intercepts move until each expert's mean is, in proportion, right on average.
+levelled_experts <- function(eta, share, sample, model) {
+  if (!is_likelihood(model) || !identical(model$family, list(name = "Gamma", link = "log"))) return(eta)
+  if (!model$expert$name %in% c("constant", "linear")) return(eta)
+  weight <- sample$counts * share
+  level <- log(colSums(weight * sample$response / start_means(eta, sample, model)) / colSums(weight))
+  level[!is.finite(level)] <- 0
+  eta[nrow(eta), ] <- eta[nrow(eta), ] + level
+  eta
 }
 
 # Linear experts of families whose predictors must be positive are flattened until they are.

@@ -358,7 +358,11 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   if (!is.finite(best$objective)) {
     stop_core(
       "no start has a finite ", if (is.null(likelihood)) "sum of squares" else "likelihood",
-      if (expert$name == "custom") ": see whether `value` of the custom expert gives NA or overflows"
+      if (expert$name == "custom") {
+        ": see whether `value` of the custom expert gives NA or overflows"
+      } else if (!is.null(likelihood)) {
+        ": a response in another unit, or another link, may help"
+      }
     )
   }
   if (isTRUE(search$state$interrupted)) best[c("status", "message")] <- "interrupted"
@@ -491,11 +495,16 @@ degenerate_status <- function(best, spike, family) {
   best
 }
 
-# What turns the experts' values into mean responses and responsibilities. `data` as from R/data.R.
-mixture_of <- function(data, likelihood, phi, k) {
+# What turns the experts' values into mean responses and responsibilities. `data` as from R/data.R; `span`: the range of
+# the responses that count.
+mixture_of <- function(data, likelihood, phi, k, span = range(if (is.null(data$w)) data$y else data$y[data$w > 0])) {
   list(
     family = likelihood$family, phi = if (length(phi)) rep_len(phi, k) else numeric(k),
-    dispersed = length(phi) > 0L, rows = list(y = data$y, offset = data$offset, trials = data$trials),
+    dispersed = length(phi) > 0L,
+    rows = c(
+      data[intersect(c("y", "offset", "trials"), names(data))],
+      list(limits = supported_means(likelihood$family, span))
+    ),
     spread = column_scales(data$y, data$w)$scale^2
   )
 }
@@ -529,7 +538,7 @@ sweep_outcome <- function(sums, total, spread, mixture) {
   if (isTRUE(mixture$dispersed)) difference[abs(outer(mixture$phi, mixture$phi, "-")) >= 1e-3] <- Inf
   list(
     gate_mean = sums$gate / total, influence = sums$influence / total / spread, entropy = sums$entropy,
-    both = sums$both, difference = difference
+    extreme = sums$extreme, both = sums$both, difference = difference
   )
 }
 
@@ -568,6 +577,7 @@ diagnose <- function(par, outcome, best, by, router, control) {
     expert_bound = which(length_of(par$eta) >= control$bound_expert * (1 - 1e-6)),
     empty = which(mean_weight < 1e-3 & !runs_off),
     runaway = which(runs_off),
+    extreme = which(outcome$extreme[by] > 0),
     coincident = if (k > 1L) lapply(which(alike & lower.tri(alike)), function(at) c(col(alike)[at], row(alike)[at])),
     nonunique = isTRUE(best$certificate$null_directions > 0) || has_mirror_image(par$u, router)
   )

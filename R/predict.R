@@ -209,7 +209,7 @@ part_jacobians <- function(object, info, rows, at, type, threads) {
     one <- list(u = matrix(0, nrow(par$u), 1L), b = 0, eta = par$eta[, j, drop = FALSE])
     own <- nrow(par$u) + 1L + seq_len(q)
     slope <- if (is_em(object) && type != "link") link_slope(object$family, at$link[, j]) else 1
-    value <- slope * info$rows$y_scale * derivatives(single, one)[, own, drop = FALSE]
+    value <- slope * info$rows$eta_scale * derivatives(single, one)[, own, drop = FALSE]
     wide(value, length(gates) + (j - 1L) * q + seq_len(q))
   }
   each <- seq_len(k)

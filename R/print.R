@@ -254,6 +254,14 @@ runaway_words <- function(has) {
   )
 }
 
+extreme_words <- function(has) {
+  paste(
+    has, "means a thousand times beyond all responses in rows where the gate gives weight: no data support them, and",
+    "neither fitted values nor predictions are to be trusted in such rows. Fewer experts, or bounds (see moe_control),",
+    "may help."
+  )
+}
+
 # "Gate 2 is ...", "Gates 1 and 3 are ...".
 about <- function(what, index, one, many) {
   if (length(index) == 0L) return(NULL)
@@ -268,7 +276,8 @@ fit_notes <- function(fit) {
   c(
     about("Expert", found$empty, "has lost all weight: fewer experts fit as well.",
           "have lost all weight: fewer experts fit as well."),
-    about("Expert", found$runaway, runaway_words("has"), runaway_words("have")),
+    about("Expert", found$extreme, extreme_words("has"), extreme_words("have")),
+    about("Expert", setdiff(found$runaway, found$extreme), runaway_words("has"), runaway_words("have")),
     about("Expert", setdiff(which(fit$gate_mean < 0.01), c(found$empty, found$runaway)),
           "has less than 1% of the weight: its coefficients are hard to determine.",
           "have less than 1% of the weight: their coefficients are hard to determine."),

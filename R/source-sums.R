@@ -51,7 +51,7 @@ check_part <- function(part, likelihood) {
   check_finite_values(part$offset, "`offset`")
   check_finite_columns(part$x, part$names$x, "expert")
   check_finite_columns(part$z, part$names$z, "gate")
-  if (!is.null(likelihood) && !is_scalable(likelihood$family)) check_family_response(part, likelihood)
+  if (!has_plain_offset(likelihood)) check_family_response(part, likelihood)
 }
 
 check_weights_of_part <- function(w) if (!is.null(w) && any(w != 0 | is.na(w))) check_weights(w)
@@ -152,7 +152,7 @@ place_part <- function(frame, part, likelihood = NULL) {
   rows$y <- if (frame$y_scale == 1) y else y / frame$y_scale
   rows$w <- if (is.null(part$w) || frame$w_scale == 1) part$w else part$w / frame$w_scale
   if (is.null(likelihood)) return(rows)
-  rows$offset <- if (!is.null(part$offset)) part$offset / frame$y_scale
+  rows$offset <- if (!is.null(part$offset)) part$offset / frame$eta_scale
   rows$trials <- part$trials
   rows
 }
@@ -170,7 +170,9 @@ tasks$finish <- list(
     rows <- place_part(args$frame, part, args$likelihood)
     # The spread that mixture_of() adds is that of the part, and not used.
     unweighted <- replace(part, "w", list(NULL))
-    mixture <- if (!is.null(args$likelihood)) mixture_of(unweighted, args$likelihood, args$reported$phi, args$model$k)
+    mixture <- if (!is.null(args$likelihood)) {
+      mixture_of(unweighted, args$likelihood, args$reported$phi, args$model$k, args$span)
+    }
     model <- core_model(args$router, args$expert, args$model$k)
     gate <- args$gate_scales
     sweep <- sweep_block(
@@ -183,7 +185,7 @@ tasks$finish <- list(
     work <- working_response(part)
     list(
       sums = core_call(core_objective(args$model, rows, args$working, 3L, args$threads)),
-      sweep = sweep[c("gate", "influence", "both", "difference", "entropy")],
+      sweep = sweep[c("gate", "influence", "extreme", "both", "difference", "entropy")],
       f = moments(cbind(sweep$f), part$w),
       plain = c(
         sse = sum(weight * (part$y - f)^2), sum = sum(sweep$f), outside = sum(work < range[1L] | work > range[2L]),

@@ -63,7 +63,8 @@ draw_start <- function(kind, sample, model) {
 start_of_partition <- function(part, sample, model) {
   gate <- if (is.null(part)) random_gate(sample, model) else gate_of_partition(part, sample, model)
   share <- if (is.null(part)) gate_shares(gate, sample) else outer(part, seq_len(model$k), "==") + 0.02
-  eta <- feasible_experts(experts_of_shares(share, sample, model), sample, model)
+  eta <- levelled_experts(experts_of_shares(share, sample, model), share, sample, model)
+  eta <- feasible_experts(eta, sample, model)
   phi <- if (is_likelihood(model)) start_dispersions(start_means(eta, sample, model), share, sample, model)
   c(gate, list(eta = eta, phi = phi))
 }

@@ -190,7 +190,7 @@ Rcpp::List core_predict(const Rcpp::List& model, const Rcpp::List& rows, const R
 }
 
 // What a solution does with the rows: fitted values, and sums over rows (see Outcome), in blocks, so that no n x k matrix
-// is there. `own` has response, weights, offset and trials of the rows, which the prediction does not need.
+// is there. `own` has response, weights, offset and trials of the rows, which the prediction does not need, and limits.
 // [[Rcpp::export]]
 Rcpp::List core_outcome(const Rcpp::List& model, const Rcpp::List& rows, const Rcpp::List& par, const Rcpp::List& own,
                         const Rcpp::Nullable<Rcpp::List>& family, const arma::vec& phi, int threads) {
@@ -205,6 +205,7 @@ Rcpp::List core_outcome(const Rcpp::List& model, const Rcpp::List& rows, const R
         return Rf_isNull(value) ? nullptr : REAL(value);
     };
     const double *y = column("y"), *w = column("w"), *offset = column("offset"), *trials = column("trials");
+    const double* limits = column("limits");
     const auto known =
         family.isNull() ? nullptr : cosmoe::make_family(bind::as_family(static_cast<Rcpp::List>(family.get())));
     const std::size_t k = built.layout.k();
@@ -217,12 +218,14 @@ Rcpp::List core_outcome(const Rcpp::List& model, const Rcpp::List& rows, const R
         at.gate = gate.data(), at.expert = expert.data();
         pass.predict(theta, at, first, count);
         const auto from = [&](const double* values) { return values ? values + first : nullptr; };
-        out.add(cosmoe::summarise({count, k, gate.data(), expert.data(), from(y), from(w), from(offset), from(trials)},
-                                  known.get(), phi, f.begin() + first));
+        out.add(cosmoe::summarise(
+            {count, k, gate.data(), expert.data(), from(y), from(w), from(offset), from(trials), limits}, known.get(),
+            phi, f.begin() + first));
     }
     return Rcpp::List::create(
         Rcpp::Named("f") = f, Rcpp::Named("gate") = Rcpp::NumericVector(out.gate.begin(), out.gate.end()),
         Rcpp::Named("influence") = Rcpp::NumericVector(out.influence.begin(), out.influence.end()),
+        Rcpp::Named("extreme") = Rcpp::NumericVector(out.extreme.begin(), out.extreme.end()),
         Rcpp::Named("both") = out.both, Rcpp::Named("difference") = out.difference,
         Rcpp::Named("entropy") = out.entropy);
 }

@@ -1,5 +1,6 @@
 #include "regression/family.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -85,6 +86,43 @@ double log_factorial(double n) {
     return std::lgamma(n + 1);
 }
 
+double log_choose(double n, double k) { return log_factorial(n) - log_factorial(k) - log_factorial(n - k); }
+
+// From here on the terms of a log density are so much larger than their sum that it loses digits, and the density is
+// that at the best mean, from Stirling's series, less half the deviance (Loader, 2000, "Fast and accurate computation of
+// binomial probabilities").
+constexpr double large_count = 1e5;
+
+// log(y!) - (y log(y) - y), y > 0.
+double stirling(double y) {
+    if (y < 256) return log_factorial(y) - (y * std::log(y) - y);
+    const double r = 1 / (y * y);
+    return 0.5 * (log_two_pi + std::log(y)) + (1.0 / 12 - r * (1.0 / 360 - r / 1260)) / y;
+}
+
+// exp(t) - 1 - t, to full relative precision.
+double excess(double t) {
+    if (std::abs(t) > 0.5) return std::expm1(t) - t;
+    double sum = 1;
+    for (int j = 15; j > 2; --j) sum = 1 + sum * t / j;
+    return 0.5 * t * t * sum;
+}
+
+// Of a count y > 0 whose mean is y exp(t).
+double large_poisson(double y, double t) { return -y * excess(t) - stirling(y); }
+
+// Of `hits` in n trials, neither none nor all. `log_hit`, `log_miss`: logarithms of the mean number over the actual one.
+double large_binomial(double n, double hits, double log_hit, double log_miss) {
+    const double misses = n - hits;
+    return stirling(n) - stirling(hits) - stirling(misses) - hits * excess(log_hit) - misses * excess(log_miss);
+}
+
+// log(mean / y), to full relative precision where they are close.
+double log_ratio(double mean, double y) {
+    const double change = (mean - y) / y;
+    return std::abs(change) < 0.5 ? std::log1p(change) : std::log(mean / y);
+}
+
 // y log(mean) - mean - log(y!).
 struct Poisson {
     static constexpr bool dispersion = false;
@@ -92,12 +130,11 @@ struct Poisson {
     DensityAt at(double y, double, double mean) const {
         if (!(mean > 0) && !(mean == 0 && y == 0)) return {minus_infinity, 0, 0, 0, 0, 0};
         const double ratio = y > 0 ? y / mean : 0;
-        return {
-            (y > 0 ? y * std::log(mean) - log_factorial(y) : 0) - mean, ratio - 1, y > 0 ? -ratio / mean : 0, 0, 0, 0};
+        const double value = y < large_count ? (y > 0 ? y * std::log(mean) - log_factorial(y) : 0) - mean
+                                             : large_poisson(y, log_ratio(mean, y));
+        return {value, y > 0 ? (y - mean) / mean : -1, y > 0 ? -ratio / mean : 0, 0, 0, 0};
     }
 };
-
-double log_choose(double n, double k) { return log_factorial(n) - log_factorial(k) - log_factorial(n - k); }
 
 // y is the share of successes in n trials.
 struct Binomial {
@@ -106,10 +143,15 @@ struct Binomial {
     DensityAt at(double y, double n, double mean) const {
         const double hits = n * y, misses = n - hits, rest = 1 - mean;
         if ((hits > 0 && !(mean > 0)) || (misses > 0 && !(rest > 0))) return {minus_infinity, 0, 0, 0, 0, 0};
-        DensityAt out{log_choose(n, hits), 0, 0, 0, 0, 0};
-        if (hits > 0) out.value += hits * std::log(mean), out.mean1 += hits / mean, out.mean2 -= hits / mean / mean;
-        if (misses > 0)
-            out.value += misses * std::log1p(-mean), out.mean1 -= misses / rest, out.mean2 -= misses / rest / rest;
+        DensityAt out{0, 0, 0, 0, 0, 0};
+        if (hits > 0) out.mean1 += hits / mean, out.mean2 -= hits / mean / mean;
+        if (misses > 0) out.mean1 -= misses / rest, out.mean2 -= misses / rest / rest;
+        if (n < large_count || !(hits > 0 && misses > 0)) {
+            out.value = log_choose(n, hits) + (hits > 0 ? hits * std::log(mean) : 0) +
+                        (misses > 0 ? misses * std::log1p(-mean) : 0);
+        } else {
+            out.value = large_binomial(n, hits, log_ratio(n * mean, hits), log_ratio(n * rest, misses));
+        }
         return out;
     }
 };
@@ -200,10 +242,16 @@ class PoissonLog final : public Family {
         for (std::size_t i = 0; i < b.n; ++i) {
             const bool counts = w[i] > 0;
             const double mean = counts ? b.d2[i] : 0, y = b.y[i];
-            b.log_density[i] = counts ? y * eta[i] - mean - log_factorial(y) : 0;
+            b.log_density[i] = counts ? log_density(y, eta[i], mean) : 0;
             b.d1[i] = counts ? y - mean : 0, b.d2[i] = -mean;
             b.dphi[i] = b.d2phi[i] = b.dcross[i] = 0;
         }
+    }
+
+  private:
+    static double log_density(double y, double eta, double mean) {
+        if (y < large_count) return y * eta - mean - log_factorial(y);
+        return large_poisson(y, eta - std::log(y));
     }
 };
 
@@ -217,10 +265,21 @@ class BinomialLogit final : public Family {
         for (std::size_t i = 0; i < b.n; ++i) {
             const bool counts = w[i] > 0;
             const double n = b.trials[i], hits = n * b.y[i];
-            b.log_density[i] = counts ? hits * eta[i] - n * b.log_density[i] + log_choose(n, hits) : 0;
+            b.log_density[i] = counts ? log_density(n, hits, eta[i], b.log_density[i]) : 0;
             b.d1[i] = counts ? hits - n * b.d1[i] : 0, b.d2[i] = counts ? -n * b.d2[i] : 0;
             b.dphi[i] = b.d2phi[i] = b.dcross[i] = 0;
         }
+    }
+
+  private:
+    // `softplus`: log(1 + exp(eta)).
+    static double log_density(double n, double hits, double eta, double softplus) {
+        if (n < large_count) return hits * eta - n * softplus + log_choose(n, hits);
+        const double rest = std::log1p(std::exp(-std::abs(eta))), misses = n - hits;
+        const double log_hit = std::min(eta, 0.0) - rest, log_miss = -std::max(eta, 0.0) - rest;
+        if (!(hits > 0)) return n * log_miss;
+        if (!(misses > 0)) return n * log_hit;
+        return large_binomial(n, hits, log_hit - std::log(hits / n), log_miss - std::log(misses / n));
     }
 };
 

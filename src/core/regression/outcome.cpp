@@ -62,6 +62,14 @@ void load(const OutcomeRows& rows, std::size_t first, std::size_t count, const F
     }
 }
 
+// An expert has weight in a row if its share is at least this.
+constexpr double some_weight = 1e-3;
+
+bool is_extreme(double p, double size, const double* limits) {
+    const bool counts = p >= some_weight;
+    return (counts ? size : p * size) > limits[1] || (counts && size < limits[0]);
+}
+
 // - sum_k r_k log r_k of each row, r_k in proportion to exp(joint_k); not a number where all are impossible.
 void entropies(std::size_t k, std::size_t count, Values& v) {
     const std::size_t n = round_up(count, lane_multiple);
@@ -100,6 +108,7 @@ Outcome summarise(const OutcomeRows& rows, const Family* family, const arma::vec
                 const double p = gate(m, i), h = v.mean.col(m)[i];
                 if (!(p > 0)) continue;
                 out.gate[m] += w * p;
+                if (rows.limits && is_extreme(p, std::abs(h), rows.limits)) out.extreme[m] += w;
                 out.influence[m] += w * (p * (h - value)) * (p * (h - value));
                 for (std::size_t j = 0; j <= m; ++j) {
                     const double joint = w * p * gate(j, i), apart = h - v.mean.col(j)[i];

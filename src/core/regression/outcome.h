@@ -12,22 +12,25 @@ struct OutcomeRows {
     std::size_t n = 0, k = 0;
     const double *gate = nullptr, *expert = nullptr;
     const double *y = nullptr, *w = nullptr, *offset = nullptr, *trials = nullptr;
+    const double* limits = nullptr;  // the least and the largest size of a mean that the responses support
 };
 
 // Sums over rows with their weights, of mean responses h where there is a family, else of the experts' values: p_k;
-// (p_k (h_k - f))^2; p_j p_k; p_j p_k (h_j - h_k)^2; - sum_k r_k log r_k.
+// (p_k (h_k - f))^2; p_j p_k; p_j p_k (h_j - h_k)^2; - sum_k r_k log r_k; 1 where the mean is
+// beyond the limits and the expert has weight, or makes the fitted value so.
 struct Outcome {
     explicit Outcome(std::size_t k)
         : gate(k, arma::fill::zeros),
           influence(k, arma::fill::zeros),
+          extreme(k, arma::fill::zeros),
           both(k, k, arma::fill::zeros),
           difference(k, k, arma::fill::zeros) {}
     void add(const Outcome& other) {
-        gate += other.gate, influence += other.influence;
+        gate += other.gate, influence += other.influence, extreme += other.extreme;
         both += other.both, difference += other.difference;
         entropy += other.entropy;
     }
-    arma::vec gate, influence;
+    arma::vec gate, influence, extreme;
     arma::mat both, difference;
     double entropy = 0;
 };
