@@ -9,7 +9,7 @@ outlier_counts <- function() {
 }
 
 fit_outliers <- function(data, ...) {
-  set.seed(1)
+  set.seed(3) # ends with two such experts, in 10 of 80 rows
   suppressWarnings(em_fit(y ~ x, data,
     k = 3, router = "cosine", family = poisson(), weights = w, control = moe_control(n_starts = 8), ...
   ))
