@@ -382,8 +382,8 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     outside <- integer()
   }
   by <- order(-outcome$gate_mean)
-  # Where scores of a sparse gate tie the first expert wins: the order stays if another would choose others. Of rows that
-  # are not in memory nothing is known.
+  # Where scores of a sparse gate tie the first expert wins: the order stays if another would choose others. Of rows
+  # that are not in memory nothing is known.
   tied <- is_sparse(search$model) && is.unsorted(by) && (is.null(outcome$f) || {
     own <- c(mixture$rows, list(w = data$w))
     other <- order_experts(par, by)[c("u", "b", "eta")]
@@ -474,7 +474,8 @@ convergence_of <- function(best, control, by) {
   )
   list(
     status = best$status, converged = best$status == "converged", message = best$message,
-    passes = as.integer(best$passes), probes = as.integer(best$probes), optimizer = control$optimizer, certificate = certificate
+    passes = as.integer(best$passes), probes = as.integer(best$probes), optimizer = control$optimizer,
+    certificate = certificate
   )
 }
 
