@@ -19,8 +19,8 @@
 #'   objective alone, at about a third of the cost, and get their pass where it has fallen; these probes do not count
 #'   (`fit$convergence$probes`). Fits with a clear minimum take 10 to 20, over-specified ones mostly fewer than 100.
 #'   Linear and constant experts that are too many for the data can take many hundreds, since differences of such
-#'   experts, ever larger, with gates that are ever more alike, fit ever better; the default 500 ends such runs, whose sum of
-#'   squares then changes by little, with the status `"max_passes"`.
+#'   experts, ever larger, with gates that are ever more alike, fit ever better; the default 500 ends such runs, whose
+#'   sum of squares then changes by little, with the status `"max_passes"`.
 #' @param tolerance A run has converged when the decrease of the sum of squares that its next step predicts is below
 #'   this fraction of the residual variance. The default 1e-6 is far below what the data can tell: parameters are then
 #'   within about a thousandth of their standard errors of the solution.
