@@ -175,14 +175,16 @@ estimate_source <- function(handle, data, settings, frame, sampled) {
   if (!is.null(sampled)) {
     from <- list(beta = sampled$beta, b = sampled$b, experts = sampled$eta, u = sampled$u, phi = sampled$phi)
   }
-  run <- if (dispersion_count(likelihood, k) > length(from$phi)) {
-    # A start without dispersions gets them from some rows, the same as in memory.
-    given_start(from, replace(search, "rows", list(dispersion_rows(handle, data, settings))), settings$router,
-                settings$expert)
-  } else {
-    c(list(kind = if (is.null(sampled)) "given" else "sample"),
-      working_parameters(from, settings$router, settings$expert, frame, model))
+  if (dispersion_count(likelihood, k) > length(from$phi)) {
+    # A start without dispersions gets them from some rows, the same as in memory, which have their own units.
+    rows <- dispersion_rows(handle, data, settings)
+    there <- given_start(from, replace(search, "rows", list(rows)), settings$router, settings$expert)
+    from$phi <- there$phi + dispersion_shift(model, rows)
   }
+  run <- c(
+    list(kind = if (is.null(sampled)) "given" else "sample"),
+    working_parameters(from, settings$router, settings$expert, frame, model)
+  )
   runs <- tryCatch(run_starts(search, list(run), control$max_passes), cosmoe_error_source = function(e) {
     # Nothing that was computed is lost with a chunk.
     if (!is.null(state$reached)) {
@@ -335,6 +337,7 @@ as_levelled <- function(raw, levels) {
 # As information() has it for rows in memory, with `sample` rows for what looks at fitted values.
 source_information <- function(fit, sample = NULL) {
   rows <- fit$source$frame
+  if (is.null(rows$eta_scale)) rows$eta_scale <- rows$y_scale # saved before the two could differ
   rows[names(sample)] <- sample
   information_at(fit, rows, fit$source$sums)
 }

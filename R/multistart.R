@@ -388,7 +388,8 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
     own <- c(mixture$rows, list(w = data$w))
     other <- order_experts(par, by)[c("u", "b", "eta")]
     ordered <- sweep_block(core_model(router, expert, k), rows, other, control$threads, mixture, own)
-    max(abs(ordered$f - outcome$f)) > 1e-9 * max(abs(outcome$f))
+    size <- abs(outcome$f)
+    any(abs(ordered$f - outcome$f) > 1e-9 * (size + stats::median(size)), na.rm = TRUE)
   })
   if (tied) by <- seq_len(k)
   par <- order_experts(par, by)

@@ -119,13 +119,13 @@ arma::mat ModelObjective::bend(const arma::vec& theta, const arma::vec& gradient
 namespace {
 
 // A gate's derivatives are those of its weight times the difference between its expert and all together: where all
-// experts agree to eight digits, hardly more than rounding errors. Such gates' coordinates.
+// experts agree to nine digits and more, hardly more than rounding errors. Such gates' coordinates.
 arma::uvec silent_gates(const Layout& layout, const arma::mat& normal, const Settings& settings) {
     const double whole =
         settings.likelihood ? std::sqrt(settings.weight) : settings.response_norm * std::sqrt(settings.residual_df);
     std::vector<arma::uword> out;
     for (std::size_t m = 0; m < layout.k(); ++m) {
-        if (std::sqrt(normal(layout.bias(m), layout.bias(m))) > 1e-8 * whole) continue;
+        if (std::sqrt(normal(layout.bias(m), layout.bias(m))) > 2e-10 * whole) continue;
         for (std::size_t j = layout.gate(m); j <= layout.bias(m); ++j) out.push_back(j);
     }
     return arma::conv_to<arma::uvec>::from(out);

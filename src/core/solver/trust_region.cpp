@@ -20,12 +20,12 @@ void update_scale(const Evaluation& here, const Constraints& constraints, arma::
     scale = arma::max(0.5 * scale, common_in_blocks(largest_curvature(here), constraints, 1e-10));
 }
 
-// The gradient without what presses against balls: steps that curve out of them are put back.
+// The gradient without what presses against balls, or points off spheres: steps that leave them are put back.
 arma::vec tangential(const Evaluation& here, const arma::vec& theta, const Constraints& constraints) {
     arma::vec out = here.gradient;
     for (const BlockConstraint& c : constraints) {
         const double pressure = on_boundary(c, theta) ? multiplier(c, theta, here.gradient) : 0;
-        if (pressure > 0) out(block(c)) += pressure * theta(block(c));
+        if (pressure > 0 || c.kind == ConstraintKind::sphere) out(block(c)) += pressure * theta(block(c));
     }
     return out;
 }
@@ -162,9 +162,12 @@ SolverResult minimise_trust_region(Objective& objective, const Constraints& cons
                 }
                 if (idle && tried_wide) {
                     // The far move failed, and near ones promise nothing.
-                    out.reach = 0.8 * radius;  // the step problem keeps its radius to a tenth
-                    const Step left = judged(out.reach);
-                    if (!(left.ok && left.predicted > enough)) return finish(Status::converged);
+                    const double reach = 0.8 * radius;  // the step problem keeps its radius to a tenth
+                    const Step left = judged(reach);
+                    if (!(left.ok && left.predicted > enough)) {
+                        out.reach = reach;
+                        return finish(Status::converged);
+                    }
                     step = left, hessian = straight, curved = false;
                 } else if (idle && wide.ok) {
                     tried_wide = exact = true;
