@@ -80,3 +80,17 @@ test_that("experts keep the order by which ties were broken in rows where scores
   }
   expect_gt(kept, 0)
 })
+
+test_that("infinite means in rows without weight do not stop a sparse likelihood fit", {
+  for (seed in 1:2) {
+    set.seed(seed)
+    n <- 400
+    data <- data.frame(x = c(rnorm(n - 3), 2000, -2500, 3000), w = rep(c(1, 0), c(n - 3, 3)))
+    data$y <- c(rpois(n - 3, exp(ifelse(data$x > 0, 1 + data$x / 2, -data$x / 2))), 1, 1, 1)
+    fit <- suppressWarnings(fit_cosine_moe(y ~ x, data,
+      k = 3, router = router_linear(top_k = 1), method = "em", family = poisson(), weights = w,
+      control = moe_control(n_starts = 3)
+    ))
+    expect_true(is.finite(fit$loglik))
+  }
+})
