@@ -384,13 +384,9 @@ finish_estimate <- function(runs, search, data, router, expert, k, df, likelihoo
   by <- order(-outcome$gate_mean)
   # Where scores of a sparse gate tie the first expert wins: the order stays if another would choose others. Of rows
   # that are not in memory nothing is known.
-  tied <- is_sparse(search$model) && is.unsorted(by) && (is.null(outcome$f) || {
-    own <- c(mixture$rows, list(w = data$w))
-    other <- order_experts(par, by)[c("u", "b", "eta")]
-    ordered <- sweep_block(core_model(router, expert, k), rows, other, control$threads, mixture, own)
-    size <- abs(outcome$f)
-    any(abs(ordered$f - outcome$f) > 1e-9 * (size + stats::median(size)), na.rm = TRUE)
-  })
+  tied <- is_sparse(search$model) && is.unsorted(by) && (is.null(outcome$f) || changes_values(
+    order_experts(par, by), outcome$f, core_model(router, expert, k), rows, data$w, control$threads, mixture
+  ))
   if (tied) by <- seq_len(k)
   par <- order_experts(par, by)
   found <- diagnose(par, outcome, best, by, router, control)
@@ -524,6 +520,13 @@ sweep_rows <- function(model, rows, par, w, threads, mixture = NULL) {
   total <- if (is.null(w)) length(f) else sum(w)
   spread <- if (is.null(w)) summarise_columns(f)[[1L, "spread"]]^2 else sum(w * (f - mean(f))^2) / total
   c(list(f = f), sweep_outcome(sums, total, spread, mixture))
+}
+
+# Whether these parameters give other fitted values than f in some row, beyond rounding; infinite ones do not count.
+changes_values <- function(par, f, model, rows, w, threads, mixture) {
+  other <- sweep_block(model, rows, par[c("u", "b", "eta")], threads, mixture, c(mixture$rows, list(w = w)))$f
+  size <- abs(f)
+  any(abs(other - f) > 1e-9 * (size + stats::median(size)), na.rm = TRUE)
 }
 
 # Fitted values and sums; `own` has the rows' response, weights, offset and trials.
